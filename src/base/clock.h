@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef BASE_CLOCK_H
+#define BASE_CLOCK_H
+
+/* clock.h - time in nanoseconds */
+
+#include <time.h>
+
+#include "base/base.h"
+
+/** clock_now_ns() - CLOCK_MONOTONIC; served from the vdso, no system call on a sane clock source */
+uint64_t clock_now_ns(void);
+
+/** clock_wall_ns() - CLOCK_REALTIME */
+uint64_t clock_wall_ns(void);
+
+static inline struct timespec timespec_from_ns(uint64_t ns)
+{
+    return (struct timespec){
+        .tv_sec = (time_t)(ns / NS_PER_S),
+        .tv_nsec = (long)(ns % NS_PER_S),
+    };
+}
+
+#endif

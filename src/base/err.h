@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef BASE_ERR_H
+#define BASE_ERR_H
+
+/*
+ * err.h - errors: where they start and the sentence that people read
+ *
+ * Functions return < 0 (a negative errno: something broke, pass it on unchanged), 0, or > 0 (an outcome that this one
+ * function documents and its caller handles). An error starts once, in err_origin(), which records the sentence; on the
+ * way up it is returned as it is. The sentence is per thread and lives until the thread's next err_origin().
+ */
+
+#include "base/base.h"
+
+/**
+ * err_origin() - an error begins here
+ * @neg_errno: a negative errno
+ * @fmt:       one line: what was tried, on what, what was expected; without the errno's own text
+ *
+ * Return: @neg_errno
+ */
+int err_origin(int neg_errno, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/** err_origin_errno() - the same, with @neg_errno's own text added: "...: No such file or directory" */
+int err_origin_errno(int neg_errno, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/** err_text() - the sentence of this thread's last error; "" if there was none */
+const char *err_text(void);
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef BASE_FD_H
+#define BASE_FD_H
+
+/* fd.h - owned file descriptors: -1 is none, closing keeps errno */
+
+#include "base/base.h"
+
+/** fd_close() - close @fd if it is one. Return: -1, to be stored where the fd was */
+int fd_close(int fd);
+
+static inline void fd_closep(int *fd)
+{
+    *fd = fd_close(*fd);
+}
+
+#define _cleanup_fd_ _cleanup_(fd_closep)
+
+/** fd_write_all() - write all of @buf; retries short writes and EINTR. Return: 0 or a negative errno (no text) */
+int fd_write_all(int fd, const void *buf, size_t len);
+
+/**
+ * file_replace() - put @text into the file @path so that readers see all of it or the old content
+ *
+ * Writes a temporary file in the same folder and renames it. Return: 0 or a negative errno with a text.
+ */
+int file_replace(const char *path, const char *text, size_t len);
+
+#endif
