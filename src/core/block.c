@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/block.h"
+
+#include <string.h>
+
+#define PART_ALIGN 4096ull
+
+/* struct layout - where the parts of a block lie; the only place that decides it */
+struct layout {
+    uint64_t regions_off;
+    uint64_t inbox_off;
+    uint64_t pagetab_off;
+    uint64_t waiting_off;
+    uint64_t waiting_wp_off;
+    uint64_t total_bytes;
+};
+
+static uint64_t place(uint64_t *cursor, uint64_t bytes)
+{
+    uint64_t at = *cursor;
+
+    *cursor += align_up(bytes, PART_ALIGN);
+    return at;
+}
+
+static struct layout lay_out(unsigned n_regions, pgno_t n_pages)
+{
+    struct layout l;
+    uint64_t cursor = 0;
+
+    (void)place(&cursor, sizeof(struct block_header));
+    l.regions_off = place(&cursor, n_regions * sizeof(struct geom_region));
+    l.inbox_off = place(&cursor, BLOCK_INBOX_BYTES);
+    l.pagetab_off = place(&cursor, pagetab_bytes(n_pages));
+    l.waiting_off = place(&cursor, bitset_bytes(n_pages));
+    l.waiting_wp_off = place(&cursor, bitset_bytes(n_pages));
+    l.total_bytes = cursor;
+    return l;
+}
+
+static void view(struct block *b, struct block_header *h)
+{
+    char *mem = (char *)h;
+
+    b->header = h;
+    geom_view(&b->geom, (struct geom_region *)(void *)(mem + h->regions_off), h->n_regions,
+              h->page_shift);
+    b->inbox = mem + h->inbox_off;
+    pagetab_init(&b->pages, (uint64_t *)(void *)(mem + h->pagetab_off), h->n_pages);
+    bitset_init(&b->waiting, mem + h->waiting_off, h->n_pages);
+    bitset_init(&b->waiting_wp, mem + h->waiting_wp_off, h->n_pages);
+}
+
+size_t block_bytes(unsigned n_regions, pgno_t n_pages)
+{
+    return (size_t)lay_out(n_regions, n_pages).total_bytes;
+}
+
+void block_format(struct block *b, void *mem, const struct geom *geom)
+{
+    struct layout l = lay_out(geom->n_regions, geom->n_pages);
+    struct block_header *h = mem;
+
+    h->version = BLOCK_VERSION;
+    h->header_bytes = sizeof(*h);
+    h->total_bytes = l.total_bytes;
+    h->page_shift = geom->page_shift;
+    h->n_regions = geom->n_regions;
+    h->n_pages = geom->n_pages;
+    h->regions_off = l.regions_off;
+    h->inbox_off = l.inbox_off;
+    h->pagetab_off = l.pagetab_off;
+    h->waiting_off = l.waiting_off;
+    h->waiting_wp_off = l.waiting_wp_off;
+    memcpy((char *)mem + l.regions_off, geom->regions,
+           geom->n_regions * sizeof(struct geom_region));
+    view(b, h);
+    /* The magic is written last: a reader sees a whole block or none. */
+    __atomic_store_n(&h->magic, BLOCK_MAGIC, __ATOMIC_RELEASE);
+}
+
+/* regions_consistent() - the array is what geom_init() leaves behind: a reader may index with it */
+static bool regions_consistent(const struct block_header *h, const struct geom_region *r)
+{
+    pgno_t next = 0;
+
+    for (unsigned i = 0; i < h->n_regions; i++) {
+        if (r[i].first != next || r[i].by_hva >= h->n_regions || r[i].len_bytes == 0 ||
+            (r[i].len_bytes & ((1ull << h->page_shift) - 1)) != 0)
+            return false;
+        next += r[i].len_bytes >> h->page_shift;
+        if (next > h->n_pages)
+            return false;
+    }
+    return next == h->n_pages;
+}
+
+int block_open(struct block *b, void *mem, size_t mem_bytes)
+{
+    struct block_header *h = mem;
+    struct layout l;
+
+    if (mem_bytes < sizeof(*h) || __atomic_load_n(&h->magic, __ATOMIC_ACQUIRE) != BLOCK_MAGIC)
+        return BLOCK_E_FORMAT;
+    if (h->version != BLOCK_VERSION || h->header_bytes != sizeof(*h))
+        return BLOCK_E_VERSION;
+    /* A page costs more than a bit of file: the bound keeps the sums below from overflowing. */
+    if ((h->page_shift != 12 && h->page_shift != 21) || h->n_regions == 0 ||
+        h->n_regions > GEOM_MAX_REGIONS || h->n_pages == 0 || h->n_pages / 8 > mem_bytes)
+        return BLOCK_E_FORMAT;
+    l = lay_out(h->n_regions, h->n_pages);
+    if (l.total_bytes != h->total_bytes || l.total_bytes > mem_bytes ||
+        l.regions_off != h->regions_off || l.inbox_off != h->inbox_off ||
+        l.pagetab_off != h->pagetab_off || l.waiting_off != h->waiting_off ||
+        l.waiting_wp_off != h->waiting_wp_off)
+        return BLOCK_E_FORMAT;
+    if (!regions_consistent(
+            h, (const struct geom_region *)(const void *)((char *)mem + l.regions_off)))
+        return BLOCK_E_FORMAT;
+    view(b, h);
+    return 0;
+}

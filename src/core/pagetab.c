@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/pagetab.h"
+
+/*
+ * A group is 64 pages in three words: bit i of plane k is bit k of the state of page i. A set of pages of a group is one
+ * word, a mask; the pages in a given state are found with three ANDs, whatever their number.
+ */
+
+static uint64_t group_count(pgno_t n_pages)
+{
+    return (n_pages + 63) / 64;
+}
+
+/* range_mask() - which pages of group @g lie in [@first, @end) */
+static uint64_t range_mask(uint64_t g, pgno_t first, pgno_t end)
+{
+    pgno_t base = g * 64;
+    uint64_t mask = UINT64_MAX;
+
+    if (first > base)
+        mask &= UINT64_MAX << (first - base);
+    if (end < base + 64)
+        mask &= (1ull << (end - base)) - 1;
+    return mask;
+}
+
+/* match() - which pages of the group @w are in @state */
+static uint64_t match(const uint64_t *w, enum page_state state)
+{
+    uint64_t mask = UINT64_MAX;
+
+    for (unsigned plane = 0; plane < PAGETAB_PLANES; plane++)
+        mask &= (state >> plane) & 1 ? w[plane] : ~w[plane];
+    return mask;
+}
+
+/* assign() - put the pages @mask of the group @w into @state */
+static void assign(uint64_t *w, uint64_t mask, enum page_state state)
+{
+    for (unsigned plane = 0; plane < PAGETAB_PLANES; plane++) {
+        if ((state >> plane) & 1)
+            w[plane] |= mask;
+        else
+            w[plane] &= ~mask;
+    }
+}
+
+size_t pagetab_bytes(pgno_t n_pages)
+{
+    return (size_t)group_count(n_pages) * PAGETAB_PLANES * sizeof(uint64_t);
+}
+
+void pagetab_init(struct pagetab *pt, uint64_t *words, pgno_t n_pages)
+{
+    assert(n_pages > 0);
+    *pt = (struct pagetab){.words = words, .n_pages = n_pages};
+}
+
+enum page_state pagetab_get(const struct pagetab *pt, pgno_t p)
+{
+    const uint64_t *w = &pt->words[p / 64 * PAGETAB_PLANES];
+    unsigned bit = p % 64;
+
+    assert(p < pt->n_pages);
+    return (enum page_state)(((w[0] >> bit) & 1) | (((w[1] >> bit) & 1) << 1) |
+                             (((w[2] >> bit) & 1) << 2));
+}
+
+static void step_group(uint64_t *w, uint64_t in_range, enum page_event ev)
+{
+    uint64_t in_state[N_PAGE_STATES];
+
+    for (unsigned s = 0; s < N_PAGE_STATES; s++)
+        in_state[s] = match(w, (enum page_state)s) & in_range;
+    for (unsigned s = 0; s < N_PAGE_STATES; s++) {
+        if (in_state[s] == 0)
+            continue;
+        assert(page_edges[ev][s] != PAGE_NO_EDGE);
+        assign(w, in_state[s], (enum page_state)page_edges[ev][s]);
+    }
+}
+
+void pagetab_step(struct pagetab *pt, enum page_event ev, pgno_t first, pgno_t end)
+{
+    assert(first < end && end <= pt->n_pages);
+    for (uint64_t g = first / 64; g * 64 < end; g++)
+        step_group(&pt->words[g * PAGETAB_PLANES], range_mask(g, first, end), ev);
+}
+
+void pagetab_run(const struct pagetab *pt, enum page_state state, pgno_t p, pgno_t lo, pgno_t hi,
+                 pgno_t *first, pgno_t *end)
+{
+    pgno_t f = p;
+    pgno_t e = p + 1;
+
+    assert(lo <= p && p < hi && hi <= pt->n_pages);
+    /* Windows are small (fault-around): a page at a time, down to the first page that differs. */
+    while (f > lo && pagetab_get(pt, f - 1) == state)
+        f--;
+    while (e < hi && pagetab_get(pt, e) == state)
+        e++;
+    *first = f;
+    *end = e;
+}
+
+void pagetab_count(const struct pagetab *pt, pgno_t first, pgno_t end,
+                   uint64_t counts[N_PAGE_STATES])
+{
+    assert(first <= end && end <= pt->n_pages);
+    for (unsigned s = 0; s < N_PAGE_STATES; s++)
+        counts[s] = 0;
+    for (uint64_t g = first / 64; g * 64 < end; g++) {
+        const uint64_t *w = &pt->words[g * PAGETAB_PLANES];
+        uint64_t in_range = range_mask(g, first, end);
+
+        for (unsigned s = 0; s < N_PAGE_STATES; s++)
+            counts[s] += (uint64_t)__builtin_popcountll(match(w, (enum page_state)s) & in_range);
+    }
+}
