@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PAGER_PEER_H
+#define PAGER_PEER_H
+
+/*
+ * peer.h - the VMM's process: who it is, whether it lives, and how it is stopped
+ *
+ * It is held by a pidfd, taken while it is connected, so that its number being used again by another process does not
+ * matter. Stopping it is invariant I6: a VM whose bytes cannot be had is killed before the userfaultfd can be closed,
+ * because closing the last one lets its threads go on with zeroes.
+ */
+
+#include <sys/types.h>
+
+#include "base/base.h"
+
+/** struct peer - the process at the other end of the socket */
+struct peer {
+    pid_t pid; /* in our PID namespace */
+    uid_t uid;
+    int pidfd; /* owned, -1: none */
+};
+
+#define PEER_NONE   \
+    {               \
+        .pidfd = -1 \
+    }
+
+/**
+ * peer_identify() - who connected (SO_PEERCRED), and a pidfd of it
+ * @out: (give) peer_deinit() it
+ *
+ * Return: 0 or a negative errno with a text. A process that we could not stop is refused: not visible from our PID
+ * namespace, or somebody else's whom we may not signal.
+ */
+int peer_identify(struct peer *out, int socket);
+
+/** peer_is_gone() - has the process ended? Its memory has been given up then */
+bool peer_is_gone(const struct peer *p);
+
+/**
+ * peer_stop() - SIGKILL, and wait until it is gone
+ *
+ * Waits as long as it takes, but says through @waiting after each second: the caller must not close the userfaultfd before.
+ * Return: 0, or a negative errno with a text when it cannot be signalled (it is not waited for then).
+ */
+int peer_stop(const struct peer *p, void (*waiting)(void *ctx, unsigned seconds), void *ctx);
+
+/** peer_deinit() - close the pidfd */
+void peer_deinit(struct peer *p);
+
+#endif

@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * session.c - the loop
+ *
+ *     wait -> read messages -> discards first, then faults -> engine -> effect -> outcome -> engine -> ...
+ *          -> finished reads of the workers                -> engine -> effect -> ...
+ *          -> retries that are due                         -> engine -> effect -> ...
+ *
+ * One effect at a time, carried out and answered before anything else happens: carry_out() is the whole of it. The engine
+ * decides, this file does. Reading the uffd waits for nothing: no lock, no storage, no worker; and a retry that is due never
+ * waits for a message, because none announces that installs work again.
+ *
+ * The end. Whatever goes wrong, the VMM is dead before this loop returns, and so before anybody can close the uffd: a
+ * thread that waits for a page would otherwise go on with zeroes (invariant I6).
+ */
+#include "pager/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "uffd/install.h"
+#include "uffd/receive.h"
+
+#define INBOX_MSGS   (BLOCK_INBOX_BYTES / sizeof(struct uffd_msg))
+#define TICKS_A_TURN 32 /* retries between two looks at the message queue */
+
+/* What there is to do; bits, and the epoll data of the descriptor that says so */
+enum ready {
+    READY_MESSAGES = 1,
+    READY_FETCHED = 2,
+    READY_CONTROL = 4,
+    READY_GONE = 8,
+    READY_BROKEN = 16, /* the uffd cannot be polled any more */
+};
+
+struct session {
+    struct session_parts p;
+    struct engine engine;
+    struct thaw_extent located; /* the source's last answer: where EFFECT_COPY copies from */
+    void *zeroes;               /* owned: a page of zeroes to copy from */
+    uint64_t page_bytes;
+    uint64_t now_ns;     /* the engine's clock: read after each read(2), install and wait */
+    uint64_t put_off_ns; /* when the oldest fault that waits for a retry was read; 0: none waits */
+    int epoll;      /* owned */
+    enum stop_reason stop;
+    char why[400]; /* what went wrong, for people */
+};
+
+static void stop_because(struct session *s, enum stop_reason reason, const char *why)
+{
+    if (s->stop != STOP_NONE)
+        return;
+    s->stop = reason;
+    (void)snprintf(s->why, sizeof(s->why), "%s", why);
+}
+
+/* ---- effects -------------------------------------------------------------------------------------------------- */
+
+static void locate(struct session *s, const struct effect *fx, struct event *reply)
+{
+    const struct geom *g = &s->p.block->geom;
+    const struct geom_region *r = geom_find_page(g, fx->page);
+    imgoff_t off = geom_imgoff_of(g, r, fx->page);
+    imgoff_t lo = geom_imgoff_of(g, r, fx->first);
+    imgoff_t hi = geom_imgoff_of(g, r, fx->end);
+
+    reply->kind = EVENT_LOCATED;
+    reply->located.asked = *fx;
+    if (source_locate(s->p.source, &s->located, off, lo, hi, s->page_bytes) < 0) {
+        stop_because(s, STOP_SOURCE, err_text());
+        reply->located.where = LOCATED_FAILED;
+        reply->located.first = fx->page;
+        reply->located.end = fx->page + 1;
+        return;
+    }
+    reply->located.where = s->located.where == THAW_WHERE_ZERO     ? LOCATED_ZERO
+                           : s->located.where == THAW_WHERE_MEMORY ? LOCATED_MEMORY
+                                                                   : LOCATED_ELSEWHERE;
+    reply->located.first = fx->first + ((s->located.first - lo) >> g->page_shift);
+    reply->located.end = fx->first + ((s->located.end - lo) >> g->page_shift);
+}
+
+static void fetch(struct session *s, const struct effect *fx, uint64_t since_ns)
+{
+    const struct geom *g = &s->p.block->geom;
+    const struct geom_region *r = geom_find_page(g, fx->page);
+    struct fetch_job job = {
+        .lo = geom_imgoff_of(g, r, fx->first),
+        .hi = geom_imgoff_of(g, r, fx->end - 1) + s->page_bytes,
+        .first = fx->first,
+        .end = fx->end,
+        .since_ns = since_ns,
+    };
+
+    workers_submit(s->p.workers, &job);
+}
+
+static struct install_result install(struct session *s, const struct effect *fx)
+{
+    const struct geom *g = &s->p.block->geom;
+    const struct geom_region *r = geom_find_page(g, fx->page);
+    hva_t dst = geom_hva_of(g, r, fx->first);
+    uint64_t len = (fx->end - fx->first) << g->page_shift;
+    imgoff_t off;
+
+    switch (fx->kind) {
+    case EFFECT_COPY:
+        off = geom_imgoff_of(g, r, fx->first);
+        assert(s->located.where == THAW_WHERE_MEMORY);
+        assert(off >= s->located.first && off + len <= s->located.end);
+        return uffd_copy(s->p.uffd, dst, (const char *)s->located.bytes + (off - s->located.first),
+                         len, fx->arm);
+    case EFFECT_ZERO:
+        if (s->engine.config.zero_runs)
+            return uffd_zeropage(s->p.uffd, dst, len);
+        assert(len == s->page_bytes);
+        return uffd_copy(s->p.uffd, dst, s->zeroes, len, fx->arm);
+    case EFFECT_UNPROTECT:
+        return uffd_unprotect(s->p.uffd, dst, len);
+    default:
+        assert(fx->kind == EFFECT_WAKE);
+        return uffd_wake(s->p.uffd, dst, len);
+    }
+}
+
+static void explain_stop(struct session *s, const struct effect *fx, const struct effect *last)
+{
+    char why[200];
+
+    switch (fx->stop) {
+    case STOP_SOURCE:
+        (void)snprintf(why, sizeof(why),
+                       "the snapshot's bytes for page %" PRIu64 " could not be read", last->page);
+        break;
+    case STOP_NOMEM:
+        (void)snprintf(why, sizeof(why),
+                       "no memory for the guest's pages for %llu s (memory cgroup limit, or no "
+                       "free huge page)",
+                       ENGINE_NOMEM_LIMIT_NS / NS_PER_S);
+        break;
+    case STOP_STRAY_FAULT:
+        (void)snprintf(why, sizeof(why), "a page fault outside of every region of the handshake");
+        break;
+    default:
+        (void)snprintf(why, sizeof(why), "the kernel refused to install page %" PRIu64, last->page);
+        break;
+    }
+    stop_because(s, fx->stop, why);
+}
+
+/* ended_wait() - did this outcome end the wait for the page that the effect is about? */
+static bool ended_wait(const struct effect *fx, const struct install_result *r, uint64_t pages_done)
+{
+    if (fx->kind == EFFECT_COPY || fx->kind == EFFECT_ZERO)
+        return fx->page < fx->first + pages_done;
+    return r->outcome == OUTCOME_DONE;
+}
+
+/*
+ * carry_out() - do what the engine wants, tell it how that went, until it wants nothing more
+ * @since_ns: when the fault behind it was read
+ */
+static void carry_out(struct session *s, struct effect fx, uint64_t since_ns)
+{
+    struct event reply;
+    struct effect last = fx;
+    unsigned n = 1;
+
+    while (n > 0 && s->stop == STOP_NONE) {
+        if (fx.kind == EFFECT_STOP) {
+            explain_stop(s, &fx, &last);
+            return;
+        }
+        if (fx.kind == EFFECT_FETCH) {
+            fetch(s, &fx, since_ns);
+            return;
+        }
+        last = fx;
+        if (fx.kind == EFFECT_LOCATE) {
+            locate(s, &fx, &reply);
+            reply.time_ns = s->now_ns;
+        } else {
+            struct install_result r = install(s, &fx);
+
+            reply.kind = EVENT_DONE;
+            s->now_ns = clock_now_ns();
+            reply.time_ns = s->now_ns;
+            reply.done.asked = fx;
+            reply.done.outcome = r.outcome;
+            reply.done.pages_done = r.bytes_done / s->page_bytes;
+            if (ended_wait(&fx, &r, reply.done.pages_done))
+                hist_add(&s->p.block->header->fault_ns, s->now_ns - since_ns);
+        }
+        n = engine_step(&s->engine, &reply, &fx);
+    }
+}
+
+static void step(struct session *s, const struct event *ev, uint64_t since_ns)
+{
+    struct effect fx[ENGINE_FX_MAX];
+
+    if (engine_step(&s->engine, ev, fx) > 0)
+        carry_out(s, fx[0], since_ns);
+}
+
+/* ---- events --------------------------------------------------------------------------------------------------- */
+
+static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t read_ns)
+{
+    struct event ev = {.time_ns = s->now_ns};
+    char why[80];
+
+    if (uffd_decode(msg, &ev) == UFFD_E_UNKNOWN) {
+        (void)snprintf(why, sizeof(why),
+                       "an event that cannot be honoured (userfaultfd event 0x%x)", msg->event);
+        stop_because(s, STOP_UNKNOWN_EVENT, why);
+        return;
+    }
+    step(s, &ev, read_ns);
+}
+
+/* take_messages() - one read's worth, discards before faults. Return: true if there may be more */
+static bool take_messages(struct session *s)
+{
+    struct uffd_msg *msgs = s->p.block->inbox;
+    struct counters *c = &s->p.block->header->counters;
+    int n = uffd_receive(s->p.uffd, msgs, INBOX_MSGS);
+    uint64_t read_ns = clock_now_ns();
+
+    if (n < 0)
+        stop_because(s, STOP_REFUSED, err_text());
+    if (n <= 0)
+        return false;
+    s->now_ns = read_ns;
+    c->reads++;
+    c->messages += (uint64_t)n;
+    for (int i = 0; i < n; i++) {
+        if (uffd_is_discard(&msgs[i]))
+            take_message(s, &msgs[i], read_ns);
+    }
+    for (int i = 0; i < n && s->stop == STOP_NONE; i++) {
+        if (!uffd_is_discard(&msgs[i]))
+            take_message(s, &msgs[i], read_ns);
+    }
+    return (size_t)n == INBOX_MSGS;
+}
+
+static void take_fetched(struct session *s)
+{
+    struct fetch_job job;
+    uint64_t count;
+    ssize_t n = read(workers_fd(s->p.workers), &count, sizeof(count));
+
+    (void)n;
+    while (s->stop == STOP_NONE && workers_take_done(s->p.workers, &job)) {
+        struct event ev = {
+            .kind = EVENT_FETCHED,
+            .time_ns = s->now_ns,
+            .fetched = {.first = job.first, .end = job.end, .ok = job.result == 0},
+        };
+        struct effect fx[ENGINE_FX_MAX];
+
+        if (engine_step(&s->engine, &ev, fx) == 0)
+            continue;
+        if (fx[0].kind == EFFECT_STOP)
+            stop_because(s, STOP_SOURCE, job.error);
+        else
+            carry_out(s, fx[0], job.since_ns);
+    }
+}
+
+static void take_control(struct session *s)
+{
+    unsigned bits = control_take(s->p.control);
+
+    if (control_has(bits, THAW_REQUEST_STATS))
+        s->p.on_stats(s->p.on_stats_ctx);
+    if (control_has(bits, THAW_REQUEST_STOP))
+        stop_because(s, STOP_ASKED, "asked to stop");
+}
+
+/* take_ticks() - retries that are due, some at a time */
+static void take_ticks(struct session *s)
+{
+    struct effect fx[ENGINE_FX_MAX];
+
+    if (engine_deadline_ns(&s->engine) == ENGINE_NEVER)
+        s->put_off_ns = 0;
+    else if (s->put_off_ns == 0)
+        s->put_off_ns = s->now_ns;
+    for (unsigned i = 0; i < TICKS_A_TURN && s->stop == STOP_NONE; i++) {
+        struct event ev = {.kind = EVENT_TICK, .time_ns = s->now_ns};
+
+        if (engine_deadline_ns(&s->engine) > s->now_ns || engine_step(&s->engine, &ev, fx) == 0)
+            return;
+        carry_out(s, fx[0], s->put_off_ns);
+    }
+}
+
+/* ---- waiting -------------------------------------------------------------------------------------------------- */
+
+/* wait_ready() - sleep until there is something to do. Return: bits of enum ready; 0: a retry is due */
+/* #syscalls epoll_pwait2 epoll_pwait epoll_wait */
+static unsigned wait_ready(struct session *s)
+{
+    struct epoll_event events[8];
+    uint64_t deadline_ns = engine_deadline_ns(&s->engine);
+    uint64_t wait_ns = deadline_ns > s->now_ns ? deadline_ns - s->now_ns : 0;
+    struct timespec timeout = timespec_from_ns(wait_ns);
+    unsigned ready = 0;
+    int n;
+
+    n = epoll_pwait2(s->epoll, events, ARRAY_LEN(events),
+                     deadline_ns == ENGINE_NEVER ? NULL : &timeout, NULL);
+    if (n < 0 && errno == ENOSYS) /* before Linux 5.11: milliseconds, rounded up */
+        n = epoll_wait(s->epoll, events, ARRAY_LEN(events),
+                       deadline_ns == ENGINE_NEVER ? -1
+                                                   : (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS));
+    if (n < 0 && errno != EINTR)
+        return READY_BROKEN;
+    for (int i = 0; i < n; i++) {
+        ready |= events[i].data.u32;
+        if (events[i].data.u32 == READY_MESSAGES && (events[i].events & EPOLLERR))
+            ready |= READY_BROKEN;
+    }
+    return ready;
+}
+
+static void serve(struct session *s)
+{
+    s->now_ns = clock_now_ns();
+    while (s->stop == STOP_NONE) {
+        unsigned ready = wait_ready(s);
+
+        s->now_ns = clock_now_ns();
+
+        if (ready & READY_BROKEN)
+            stop_because(
+                s, STOP_REFUSED,
+                "the userfaultfd cannot be waited for any more (its O_NONBLOCK was taken off?)");
+        if (ready & READY_MESSAGES) {
+            while (s->stop == STOP_NONE && take_messages(s))
+                ;
+        }
+        if (ready & READY_FETCHED)
+            take_fetched(s);
+        if (ready & READY_CONTROL)
+            take_control(s);
+        if (ready & READY_GONE)
+            stop_because(s, STOP_VMM_GONE, "the VMM is gone");
+        take_ticks(s);
+    }
+}
+
+/* ---- life ----------------------------------------------------------------------------------------------------- */
+
+static void log_waiting(void *ctx, unsigned seconds)
+{
+    struct session *s = ctx;
+
+    log_line(s->p.log, THAW_LOG_WARN, "msg=\"waiting for the VMM to die\" vmm_pid=%d seconds=%u",
+             s->p.peer->pid, seconds);
+}
+
+int session_run(struct session *s)
+{
+    int pid = s->p.peer->pid;
+    int r = 0;
+
+    (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* retries after 10 us, not 60 */
+    serve(s);
+    if (s->stop != STOP_VMM_GONE || !peer_is_gone(s->p.peer))
+        r = peer_stop(s->p.peer, log_waiting, s);
+    if (r < 0)
+        return err_origin(r, "%s; and the VMM, process %d, could not be stopped", s->why, pid);
+    if (s->stop == STOP_VMM_GONE || s->stop == STOP_ASKED)
+        return 0;
+    return err_origin(-EIO, "%s; the VMM, process %d, was stopped", s->why, pid);
+}
+
+enum stop_reason session_end(const struct session *s)
+{
+    return s->stop;
+}
+
+/* #syscalls epoll_create1 epoll_ctl */
+static int watch(struct session *s, int fd, enum ready what)
+{
+    struct epoll_event ev = {.events = EPOLLIN, .data.u32 = what};
+
+    if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &ev) < 0)
+        return err_origin_errno(-errno, "cannot wait for events");
+    return 0;
+}
+
+static int prepare(struct session *s)
+{
+    void *zeroes;
+    int r;
+
+    s->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (s->epoll < 0)
+        return err_origin_errno(-errno, "cannot wait for events");
+    r = watch(s, s->p.uffd, READY_MESSAGES);
+    if (r == 0)
+        r = watch(s, workers_fd(s->p.workers), READY_FETCHED);
+    if (r == 0)
+        r = watch(s, s->p.control->fd, READY_CONTROL);
+    if (r == 0)
+        r = watch(s, s->p.peer->pidfd, READY_GONE);
+    if (r < 0)
+        return r;
+    /* Never written: all of it is the kernel's one page of zeroes. Touched here, so that copying it never faults. */
+    zeroes =
+        mmap(NULL, s->page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (zeroes == MAP_FAILED)
+        return err_origin_errno(-errno, "cannot map a page of zeroes");
+    s->zeroes = zeroes;
+    return 0;
+}
+
+int session_new(struct session **out, const struct session_parts *parts,
+                const struct engine_config *config)
+{
+    struct session *s = calloc(1, sizeof(*s));
+    int r;
+
+    if (!s)
+        return err_origin_errno(-ENOMEM, "cannot set up a session");
+    s->p = *parts;
+    s->page_bytes = geom_page_bytes(&parts->block->geom);
+    engine_init(&s->engine, parts->block, config);
+    r = prepare(s);
+    if (r < 0) {
+        (void)session_free(s);
+        return r;
+    }
+    *out = s;
+    return 0;
+}
+
+struct session *session_free(struct session *s)
+{
+    if (!s)
+        return NULL;
+    if (s->zeroes)
+        (void)munmap(s->zeroes, s->page_bytes);
+    (void)fd_close(s->epoll);
+    free(s);
+    return NULL;
+}

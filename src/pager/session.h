@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PAGER_SESSION_H
+#define PAGER_SESSION_H
+
+/*
+ * session.h - one VM's memory, from its handshake to its end: the loop that joins uffd, engine and source
+ */
+
+#include "base/log.h"
+#include "core/engine.h"
+#include "pager/control.h"
+#include "pager/peer.h"
+#include "pager/workers.h"
+#include "source/source.h"
+
+/** struct session_parts - what a session works with; all (borrow) for the session's life */
+struct session_parts {
+    int uffd;
+    struct block *block;
+    struct source *source;
+    struct workers *workers;
+    struct control *control;
+    const struct peer *peer;
+    const struct log_sink *log;
+    void (*on_stats)(void *ctx); /* called when statistics are asked for */
+    void *on_stats_ctx;
+};
+
+struct session;
+
+/**
+ * session_new() - prepare to serve
+ * @out: (give)
+ *
+ * Return: 0 or a negative errno with a text.
+ */
+int session_new(struct session **out, const struct session_parts *parts,
+                const struct engine_config *config);
+
+/**
+ * session_run() - serve until the VMM is gone or must be stopped; it is gone when this returns
+ *
+ * Context: the calling thread becomes the pager thread: the only one that makes uffd ioctls and writes page states.
+ * Return: 0 at a good end (the VMM went away, or a stop was asked for); a negative errno with a text when its memory could
+ * not be served.
+ */
+int session_run(struct session *s);
+
+/** session_end() - why it ended; STOP_NONE while it runs */
+enum stop_reason session_end(const struct session *s);
+
+/** session_free() - @s: (take) may be NULL. Return: NULL */
+struct session *session_free(struct session *s);
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PAGER_STATS_H
+#define PAGER_STATS_H
+
+/* stats.h - what a block says of its VM, as one JSON object on one line; the keys are in thaw-serve(1) */
+
+#include "core/block.h"
+#include "core/event.h"
+
+/**
+ * stats_json() - the statistics
+ * @out: (give) free() it
+ * @end: why the session ended, STOP_NONE while it runs
+ *
+ * Return: 0 or -ENOMEM with a text.
+ */
+int stats_json(char **out, const struct block *b, enum stop_reason end);
+
+#endif

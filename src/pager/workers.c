@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pager/workers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+
+#define STACK_BYTES (256 * KIB)
+
+/* struct queue - a ring of jobs; never full: see workers.h */
+struct queue {
+    struct fetch_job jobs[WORKERS_MAX_JOBS];
+    unsigned head;
+    unsigned n;
+};
+
+struct workers {
+    struct source *source; /* (borrow) */
+    int fd;                /* owned eventfd: something is done */
+    pthread_t *threads;    /* owned */
+    unsigned n_threads;    /* that were started */
+
+    pthread_mutex_t mutex; /* guards what follows; held for a copy of a job, never around a read */
+    pthread_cond_t wanted; /* todo is not empty, or ending is set */
+    bool ending;
+    struct queue todo;
+    struct queue done;
+};
+
+static void queue_push(struct queue *q, const struct fetch_job *job)
+{
+    assert(q->n < WORKERS_MAX_JOBS);
+    q->jobs[(q->head + q->n) % WORKERS_MAX_JOBS] = *job;
+    q->n++;
+}
+
+static bool queue_pop(struct queue *q, struct fetch_job *job)
+{
+    if (q->n == 0)
+        return false;
+    *job = q->jobs[q->head];
+    q->head = (q->head + 1) % WORKERS_MAX_JOBS;
+    q->n--;
+    return true;
+}
+
+/* take_job() - wait for something to do. Return: false when it is time to end */
+static bool take_job(struct workers *w, struct fetch_job *job)
+{
+    bool got = false;
+
+    pthread_mutex_lock(&w->mutex);
+    while (!w->ending && !(got = queue_pop(&w->todo, job)))
+        pthread_cond_wait(&w->wanted, &w->mutex);
+    pthread_mutex_unlock(&w->mutex);
+    return got;
+}
+
+static void put_done(struct workers *w, const struct fetch_job *job)
+{
+    uint64_t one = 1;
+    ssize_t n;
+
+    pthread_mutex_lock(&w->mutex);
+    queue_push(&w->done, job);
+    pthread_mutex_unlock(&w->mutex);
+    n = write(w->fd, &one, sizeof(one)); /* fails only when the counter is full: readable already */
+    (void)n;
+}
+
+/* #syscalls futex exit madvise rt_sigprocmask rseq set_robust_list */
+static void *worker_main(void *arg)
+{
+    struct workers *w = arg;
+    struct fetch_job job;
+
+    while (take_job(w, &job)) {
+        job.result = source_fetch(w->source, job.lo, job.hi);
+        if (job.result < 0)
+            (void)snprintf(job.error, sizeof(job.error), "%s", err_text());
+        put_done(w, &job);
+    }
+    return NULL;
+}
+
+static int start_threads(struct workers *w, unsigned n_threads)
+{
+    pthread_attr_t attr;
+    sigset_t all;
+    sigset_t old;
+    int r = 0;
+
+    sigfillset(&all);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the thread that called us */
+    while (w->n_threads < n_threads && r == 0) {
+        r = pthread_create(&w->threads[w->n_threads], &attr, worker_main, w);
+        if (r == 0)
+            w->n_threads++;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    return r == 0 ? 0 : err_origin_errno(-r, "cannot start worker thread %u", w->n_threads);
+}
+
+int workers_new(struct workers **out, struct source *source, unsigned n_threads)
+{
+    _cleanup_(workers_freep) struct workers *w = calloc(1, sizeof(*w));
+    int r;
+
+    assert(n_threads > 0);
+    if (!w)
+        return err_origin_errno(-ENOMEM, "cannot set up worker threads");
+    pthread_mutex_init(&w->mutex, NULL);
+    pthread_cond_init(&w->wanted, NULL);
+    w->source = source;
+    w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->fd < 0)
+        return err_origin_errno(-errno, "cannot make an eventfd");
+    w->threads = calloc(n_threads, sizeof(*w->threads));
+    if (!w->threads)
+        return err_origin_errno(-ENOMEM, "cannot set up worker threads");
+    r = start_threads(w, n_threads);
+    if (r < 0)
+        return r;
+    *out = TAKE(w);
+    return 0;
+}
+
+struct workers *workers_free(struct workers *w)
+{
+    if (!w)
+        return NULL;
+    pthread_mutex_lock(&w->mutex);
+    w->ending = true;
+    pthread_cond_broadcast(&w->wanted);
+    pthread_mutex_unlock(&w->mutex);
+    for (unsigned i = 0; i < w->n_threads; i++)
+        pthread_join(w->threads[i], NULL);
+    pthread_cond_destroy(&w->wanted);
+    pthread_mutex_destroy(&w->mutex);
+    (void)fd_close(w->fd);
+    free(w->threads);
+    free(w);
+    return NULL;
+}
+
+int workers_fd(const struct workers *w)
+{
+    return w->fd;
+}
+
+void workers_submit(struct workers *w, const struct fetch_job *job)
+{
+    pthread_mutex_lock(&w->mutex);
+    queue_push(&w->todo, job);
+    pthread_cond_signal(&w->wanted);
+    pthread_mutex_unlock(&w->mutex);
+}
+
+bool workers_take_done(struct workers *w, struct fetch_job *job)
+{
+    bool got;
+
+    pthread_mutex_lock(&w->mutex);
+    got = queue_pop(&w->done, job);
+    pthread_mutex_unlock(&w->mutex);
+    return got;
+}

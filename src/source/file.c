@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * file.c - a raw memory file: the guest's regions laid end to end, no header
+ *
+ * The file is mapped once, whole and read-only. The mapping is for the kernel: UFFDIO_COPY reads it, this process never
+ * does. So a file that shrinks or a disk that fails shows as an error of the ioctl (EFAULT) and not as a SIGBUS.
+ *
+ * locate() answers three questions, each with the cheapest call that answers it (docs/decisions/0002):
+ *
+ *   Is the file still as long as it was?  lseek(SEEK_END). A file cut within a page would otherwise read as zeroes
+ *                                         from the cut to the end of that page.
+ *   Is there a hole?                      lseek(SEEK_DATA), lseek(SEEK_HOLE). A hole is zero without being read.
+ *   Are the bytes in the page cache?      cachestat(2), Linux 6.5; else, or when only a part is: mincore(2).
+ *
+ * All three leave the storage alone. What they say may be outdated a moment later (the kernel can drop a cached page):
+ * then the install waits for the disk, slower but never wrong.
+ *
+ * fetch() reads a range with pread(2) into a buffer that nobody looks at: what counts is that it is in the page cache.
+ * tmpfs keeps all of its bytes in memory and finds holes by walking its pages, so the end of a data extent is not asked
+ * there.
+ */
+#include "source/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/magic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+#include "base/linux_compat.h"
+
+#define FETCH_BUFFER_BYTES (64 * KIB)
+#define SMALL_PAGE         4096ull
+#define WINDOW_MAX_PAGES   512 /* a locate() window is at most 2 MiB or one page */
+#define EXTENT_STEPS_MAX   8   /* extents looked at in one window before it is taken as data */
+
+struct file_source {
+    char *path;           /* for messages */
+    int fd;               /* owned; its offset is not used by anything else */
+    const char *map;      /* owned; map_bytes long */
+    uint64_t size_bytes;  /* as at open */
+    bool cheap_seek_hole; /* the file system finds the end of an extent without walking it */
+    bool has_cachestat;   /* the kernel has cachestat(2) and lets us use it on this file */
+};
+
+static struct file_source *file_source_free(struct file_source *f)
+{
+    if (!f)
+        return NULL;
+    if (f->map)
+        (void)munmap((void *)f->map, f->size_bytes);
+    (void)fd_close(f->fd);
+    free(f->path);
+    free(f);
+    return NULL;
+}
+
+DEFINE_CLEANUP(struct file_source *, file_source_free);
+
+/* check_size() - the file is as long as it was when it was opened, or an error */
+/* #syscalls lseek */
+static int check_size(const struct file_source *f)
+{
+    off_t size = lseek(f->fd, 0, SEEK_END);
+
+    if (size < 0)
+        return err_origin_errno(-errno, "cannot tell the size of memory file %s", f->path);
+    if ((uint64_t)size < f->size_bytes)
+        return err_origin(-EIO,
+                          "memory file %s was truncated while it is served: %" PRIu64
+                          " bytes, expected %" PRIu64,
+                          f->path, (uint64_t)size, f->size_bytes);
+    return 0;
+}
+
+/* seek() - lseek for data or a hole from @off on; the end of the file if there is none */
+static uint64_t seek(const struct file_source *f, uint64_t off, int whence)
+{
+    off_t at = lseek(f->fd, (off_t)off, whence);
+
+    if (at < 0)
+        return errno == ENXIO ? f->size_bytes
+                              : off; /* no such call on this file system: all is data */
+    return min_u64((uint64_t)at, f->size_bytes);
+}
+
+/*
+ * find_extent() - narrow *out to the hole or the data extent that the page at @off is in
+ *
+ * A page that is partly data is data. Edges inside a page belong to the data.
+ */
+static void find_extent(const struct file_source *f, struct thaw_extent *out, uint64_t off,
+                        uint64_t page_bytes)
+{
+    uint64_t from = out->first;
+    uint64_t data;
+
+    out->where = THAW_WHERE_MEMORY;
+    for (unsigned step = 0; step < EXTENT_STEPS_MAX; step++) {
+        uint64_t hole;
+
+        data = max_u64(from, align_down(seek(f, from, SEEK_DATA), page_bytes));
+        if (data > off) {
+            out->where = THAW_WHERE_ZERO;
+            out->first = from;
+            out->end = min_u64(out->end, data);
+            return;
+        }
+        out->first = data;
+        if (!f->cheap_seek_hole)
+            break;
+        hole = align_up(seek(f, data, SEEK_HOLE), page_bytes);
+        if (hole > off) {
+            out->end = min_u64(out->end, hole);
+            return;
+        }
+        from = hole;
+    }
+    /* The rest of the window may have holes in it. Copying one is right as well, only dearer; not so the page itself. */
+    if (seek(f, off, SEEK_DATA) >= off + page_bytes) {
+        out->where = THAW_WHERE_ZERO;
+        out->first = off;
+        out->end = off + page_bytes;
+    }
+}
+
+/* all_cached() - true if all of [first, end) is in the page cache; false: not, or not known */
+/* #syscalls cachestat */
+static bool all_cached(const struct file_source *f, uint64_t first, uint64_t end)
+{
+    struct compat_cachestat_range range = {.off = first, .len = end - first};
+    struct compat_cachestat cs;
+
+    if (!f->has_cachestat || syscall(SYS_cachestat, f->fd, &range, &cs, 0) != 0)
+        return false;
+    return cs.nr_cache == (end - first) / SMALL_PAGE;
+}
+
+/* narrow_to_cached() - cut *out to the cached run around the page at @off, or say that it must be fetched */
+/* #syscalls mincore */
+static int narrow_to_cached(const struct file_source *f, struct thaw_extent *out, uint64_t off,
+                            uint64_t page_bytes)
+{
+    unsigned char cached[WINDOW_MAX_PAGES];
+    uint64_t first = off;
+    uint64_t end;
+    uint64_t n_small = (out->end - out->first) / SMALL_PAGE;
+
+    if (n_small > WINDOW_MAX_PAGES)
+        return err_origin(-EINVAL, "a window of %" PRIu64 " pages is too large", n_small);
+    if (mincore((void *)(f->map + out->first), out->end - out->first, cached) != 0)
+        return err_origin_errno(-errno, "cannot tell what of memory file %s is in memory", f->path);
+    for (end = off; end < out->end && (cached[(end - out->first) / SMALL_PAGE] & 1);)
+        end += SMALL_PAGE;
+    end = align_down(end, page_bytes);
+    if (end <= off) {
+        out->where = THAW_WHERE_ELSEWHERE;
+        return 0;
+    }
+    while (first > out->first && (cached[(first - out->first) / SMALL_PAGE - 1] & 1))
+        first -= SMALL_PAGE;
+    out->first = align_up(first, page_bytes);
+    out->end = end;
+    return 0;
+}
+
+static int file_locate(void *self, struct thaw_extent *out, uint64_t off, uint64_t lo, uint64_t hi,
+                       uint64_t page_bytes)
+{
+    const struct file_source *f = self;
+    int r = check_size(f);
+
+    if (r < 0)
+        return r;
+    *out = (struct thaw_extent){.first = lo, .end = hi};
+    find_extent(f, out, off, page_bytes);
+    if (out->where == THAW_WHERE_MEMORY && !all_cached(f, out->first, out->end)) {
+        r = narrow_to_cached(f, out, off, page_bytes);
+        if (r < 0)
+            return r;
+    }
+    if (out->where == THAW_WHERE_MEMORY)
+        out->bytes = f->map + out->first;
+    return 0;
+}
+
+/* #syscalls pread64 */
+static int file_fetch(void *self, uint64_t lo, uint64_t hi)
+{
+    static _Thread_local char scratch[FETCH_BUFFER_BYTES]; /* its content does not matter */
+    const struct file_source *f = self;
+
+    while (lo < hi) {
+        ssize_t n = pread(f->fd, scratch, min_u64(hi - lo, sizeof(scratch)), (off_t)lo);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_origin_errno(-errno, "cannot read memory file %s at offset 0x%" PRIx64,
+                                    f->path, lo);
+        if (n == 0)
+            return err_origin(-EIO,
+                              "memory file %s was truncated while it is served: ends at offset "
+                              "0x%" PRIx64 ", expected %" PRIu64 " bytes",
+                              f->path, lo, f->size_bytes);
+        lo += (uint64_t)n;
+    }
+    return 0;
+}
+
+static void file_free(void *self)
+{
+    (void)file_source_free(self);
+}
+
+static const struct thaw_source_ops file_ops = {
+    .name = "file",
+    .locate = file_locate,
+    .fetch = file_fetch,
+    .free = file_free,
+};
+
+static int open_file(struct file_source *f)
+{
+    struct stat st;
+
+    f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
+    if (f->fd < 0)
+        return err_origin_errno(-errno, "cannot open memory file %s", f->path);
+    if (fstat(f->fd, &st) < 0)
+        return err_origin_errno(-errno, "cannot look at memory file %s", f->path);
+    if (!S_ISREG(st.st_mode))
+        return err_origin(-EINVAL, "memory file %s is not a regular file", f->path);
+    if (st.st_size == 0)
+        return err_origin(-EINVAL, "memory file %s is empty", f->path);
+    if (((uint64_t)st.st_size & (SMALL_PAGE - 1)) != 0)
+        return err_origin(
+            -EINVAL, "memory file %s has %jd bytes, expected a multiple of the page size, 4096",
+            f->path, (intmax_t)st.st_size);
+    f->size_bytes = (uint64_t)st.st_size;
+    return 0;
+}
+
+static void probe_file(struct file_source *f)
+{
+    struct compat_cachestat_range range = {.off = 0, .len = SMALL_PAGE};
+    struct compat_cachestat cs;
+    struct statfs fs;
+
+    f->has_cachestat = syscall(SYS_cachestat, f->fd, &range, &cs, 0) == 0;
+    f->cheap_seek_hole = fstatfs(f->fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC;
+}
+
+int source_open_file(struct source **out, const char *path)
+{
+    _cleanup_(file_source_freep) struct file_source *f = calloc(1, sizeof(*f));
+    void *map;
+    int r;
+
+    if (!f)
+        return err_origin_errno(-ENOMEM, "cannot open memory file %s", path);
+    f->fd = -1;
+    f->path = strdup(path);
+    if (!f->path)
+        return err_origin_errno(-ENOMEM, "cannot open memory file %s", path);
+    r = open_file(f);
+    if (r < 0)
+        return r;
+    map = mmap(NULL, f->size_bytes, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, f->fd, 0);
+    if (map == MAP_FAILED)
+        return err_origin_errno(-errno, "cannot map memory file %s", path);
+    f->map = map;
+    probe_file(f);
+    r = source_new(out, &file_ops, f, f->size_bytes);
+    if (r < 0)
+        return r;
+    (void)TAKE(f);
+    return 0;
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "uffd/receive.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+
+/* #syscalls read */
+int uffd_receive(int uffd, struct uffd_msg *msgs, unsigned n_max)
+{
+    for (;;) {
+        ssize_t n = read(uffd, msgs, n_max * sizeof(*msgs));
+
+        if (n >= 0) {
+            assert((size_t)n % sizeof(*msgs) == 0);
+            return (int)((size_t)n / sizeof(*msgs));
+        }
+        if (errno == EAGAIN)
+            return 0;
+        if (errno != EINTR)
+            return err_origin_errno(-errno, "cannot read from the userfaultfd");
+    }
+}
+
+bool uffd_is_discard(const struct uffd_msg *msg)
+{
+    return msg->event == UFFD_EVENT_REMOVE || msg->event == UFFD_EVENT_UNMAP;
+}
+
+static int decode_fault(const struct uffd_msg *msg, struct event *ev)
+{
+    uint64_t flags = msg->arg.pagefault.flags;
+
+    if (flags & UFFD_PAGEFAULT_FLAG_MINOR)
+        return UFFD_E_UNKNOWN;
+    ev->kind = flags & UFFD_PAGEFAULT_FLAG_WP ? EVENT_WP_FAULT : EVENT_FAULT;
+    ev->fault.addr = msg->arg.pagefault.address;
+    ev->fault.write = (flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
+    return 0;
+}
+
+int uffd_decode(const struct uffd_msg *msg, struct event *ev)
+{
+    switch (msg->event) {
+    case UFFD_EVENT_PAGEFAULT:
+        return decode_fault(msg, ev);
+    case UFFD_EVENT_REMOVE:
+    case UFFD_EVENT_UNMAP: /* the range is gone altogether: what comes there later is not the image's either */
+        ev->kind = EVENT_REMOVE;
+        ev->remove.start = msg->arg.remove.start;
+        ev->remove.end = max_u64(msg->arg.remove.start, msg->arg.remove.end);
+        return 0;
+    case UFFD_EVENT_FORK:
+        (void)fd_close((int)msg->arg.fork.ufd);
+        return UFFD_E_UNKNOWN;
+    default:
+        return UFFD_E_UNKNOWN;
+    }
+}
