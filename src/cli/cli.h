@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+/*
+ * cli.h - the verbs of the command line: one verb, one file
+ *
+ * Each takes its own part of the arguments (argv[0] is the verb) and returns the exit status: 0, CLI_FAILED when it
+ * could not do what was asked, CLI_USAGE when it was asked wrongly.
+ */
+
+#include "base/base.h"
+
+enum {
+    CLI_OK = 0,
+    CLI_FAILED = 1,
+    CLI_USAGE = 2,
+};
+
+int cli_serve(int argc, char **argv);
+int cli_map(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
+int cli_bench(int argc, char **argv);
+
+/** cli_error() - print "thaw VERB: " and the message as one line to stderr. Return: CLI_FAILED */
+int cli_error(const char *verb, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/** cli_usage_error() - the same, with a hint at --help. Return: CLI_USAGE */
+int cli_usage_error(const char *verb, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/**
+ * cli_parse_size() - "4096", "64K", "2M", "1G" (powers of 1024) as bytes
+ *
+ * Return: 0, or -EINVAL when @text is something else or too large for 64 bits.
+ */
+int cli_parse_size(const char *text, uint64_t *bytes);
+
+/** cli_parse_u64() - a decimal number without sign, at most @max. Return: 0 or -EINVAL */
+int cli_parse_u64(const char *text, uint64_t max, uint64_t *value);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* main.c - the command line: finds the verb and hands over */
+#include <stdio.h>
+#include <string.h>
+
+#include <thaw/thaw.h>
+
+#include "cli/cli.h"
+
+static const struct verb {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+} verbs[] = {
+    {"serve", cli_serve, "serve one VM's memory from a snapshot, page by page"},
+    {"map", cli_map, "draw the memory of a VM that is being served"},
+    {"bench", cli_bench, "measure page-fault handlers against each other"},
+    {"doctor", cli_doctor, "say what this host can do, and what to do about the rest"},
+};
+
+static void print_help(FILE *to)
+{
+    (void)fprintf(to, "usage: thaw VERB [ARGUMENTS]\n\n"
+                      "Resumes frozen virtual machines one page at a time.\n\n");
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+        (void)fprintf(to, "  %-8s %s\n", verbs[i].name, verbs[i].what);
+    (void)fprintf(to, "  %-8s %s\n  %-8s %s\n\nthaw VERB --help and thaw-VERB(1) say more.\n",
+                  "help", "this text", "version", "the version");
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        if (strcmp(name, verbs[i].name) == 0)
+            return verbs[i].run(argc - 1, argv + 1);
+    }
+    if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        print_help(stdout);
+        return CLI_OK;
+    }
+    if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0) {
+        (void)printf("thaw %s\n", thaw_version());
+        return CLI_OK;
+    }
+    if (argc < 2) {
+        print_help(stderr);
+        return CLI_USAGE;
+    }
+    return cli_usage_error("", "no such verb: %s", name);
+}

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * serve.c - `thaw serve`: one pager process for one VM
+ *
+ * Options become struct thaw_pager_options, signals become requests, statistics become a file. The rest is the library's.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <thaw/thaw.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "cli/cli.h"
+
+#define VERB     "serve"
+#define MAX_UIDS 64u
+
+static const char help[] =
+    "usage: thaw serve --socket SOCKET --memory FILE [OPTIONS]\n"
+    "       thaw serve SOCKET FILE [OPTIONS]\n"
+    "\n"
+    "Listens on SOCKET for one VMM (Firecracker, or QEMU with libthaw-preload.so), takes over the "
+    "page faults of its\n"
+    "guest memory, and serves them from the snapshot's memory file FILE. Ends when the VMM ends.\n"
+    "\n"
+    "  -s, --socket PATH             unix socket that the VMM connects to\n"
+    "  -m, --memory FILE             the snapshot's memory file, raw\n"
+    "      --page-size auto|4K|2M    page size of guest memory; auto: as the VMM says (default)\n"
+    "      --fault-around SIZE       install so much around a fault if it is in memory; 0: the "
+    "page alone (default 64K)\n"
+    "      --track none|wp           learn of the guest's writes by write protection (default "
+    "none)\n"
+    "      --stats FILE              where the statistics go, one JSON object, at the end and on "
+    "SIGUSR1 (default: stdout)\n"
+    "      --state DIR               where the state file goes (default /run/thaw, or "
+    "$XDG_RUNTIME_DIR/thaw)\n"
+    "      --allow-uid UID           who may connect; can be given again (default: root and the "
+    "user of this process)\n"
+    "      --handshake-timeout SECS  how long the VMM may take to hand over its memory once "
+    "connected (default 30)\n"
+    "      --log-level LEVEL         error, warn, info or debug (default info)\n"
+    "\n"
+    "SIGTERM, SIGINT: stop the VM (SIGKILL to the VMM), then end. SIGUSR1: write the statistics.\n"
+    "Exit status: 0 the VM ended or was stopped by request; 1 it could not be served; 2 usage.\n";
+
+struct serve_args {
+    struct thaw_pager_options opts;
+    const char *stats_path; /* NULL: stdout */
+    uid_t uids[MAX_UIDS];
+    enum thaw_log_level log_level;
+    bool help;
+};
+
+enum {
+    OPT_PAGE_SIZE = 256,
+    OPT_FAULT_AROUND,
+    OPT_TRACK,
+    OPT_STATS,
+    OPT_STATE,
+    OPT_ALLOW_UID,
+    OPT_HANDSHAKE_TIMEOUT,
+    OPT_LOG_LEVEL,
+};
+
+static const struct option long_options[] = {
+    {"socket", required_argument, NULL, 's'},
+    {"memory", required_argument, NULL, 'm'},
+    {"page-size", required_argument, NULL, OPT_PAGE_SIZE},
+    {"fault-around", required_argument, NULL, OPT_FAULT_AROUND},
+    {"track", required_argument, NULL, OPT_TRACK},
+    {"stats", required_argument, NULL, OPT_STATS},
+    {"state", required_argument, NULL, OPT_STATE},
+    {"allow-uid", required_argument, NULL, OPT_ALLOW_UID},
+    {"handshake-timeout", required_argument, NULL, OPT_HANDSHAKE_TIMEOUT},
+    {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+/* ---- arguments ------------------------------------------------------------------------------------------------ */
+
+static int parse_page_size(struct serve_args *a, const char *text)
+{
+    uint64_t bytes = 0;
+
+    if (strcmp(text, "auto") != 0 &&
+        (cli_parse_size(text, &bytes) < 0 || (bytes != 4 * KIB && bytes != 2 * MIB)))
+        return cli_usage_error(VERB, "--page-size is %s, expected auto, 4K or 2M", text);
+    a->opts.page_bytes = bytes;
+    return CLI_OK;
+}
+
+static int parse_fault_around(struct serve_args *a, const char *text)
+{
+    uint64_t *bytes = &a->opts.fault_around_bytes;
+
+    if (cli_parse_size(text, bytes) < 0 || *bytes > 2 * MIB || (*bytes != 0 && *bytes < 4 * KIB) ||
+        (*bytes & (*bytes - 1)) != 0)
+        return cli_usage_error(
+            VERB, "--fault-around is %s, expected 0 or a power of two from 4K to 2M", text);
+    return CLI_OK;
+}
+
+static int parse_track(struct serve_args *a, const char *text)
+{
+    if (strcmp(text, "none") == 0)
+        a->opts.track = THAW_TRACK_NONE;
+    else if (strcmp(text, "wp") == 0)
+        a->opts.track = THAW_TRACK_WP;
+    else
+        return cli_usage_error(VERB, "--track is %s, expected none or wp", text);
+    return CLI_OK;
+}
+
+static int parse_uid(struct serve_args *a, const char *text)
+{
+    uint64_t uid;
+
+    if (cli_parse_u64(text, UINT32_MAX - 1, &uid) < 0)
+        return cli_usage_error(VERB, "--allow-uid is %s, expected a user's number", text);
+    if (a->opts.n_allow_uids == MAX_UIDS)
+        return cli_usage_error(VERB, "--allow-uid was given more than %u times", MAX_UIDS);
+    a->uids[a->opts.n_allow_uids++] = (uid_t)uid;
+    return CLI_OK;
+}
+
+static int parse_timeout(struct serve_args *a, const char *text)
+{
+    uint64_t seconds;
+
+    if (cli_parse_u64(text, 86400, &seconds) < 0 || seconds == 0)
+        return cli_usage_error(VERB, "--handshake-timeout is %s, expected seconds from 1 to 86400",
+                               text);
+    a->opts.handshake_timeout_ms = (unsigned)seconds * 1000;
+    return CLI_OK;
+}
+
+static int parse_log_level(struct serve_args *a, const char *text)
+{
+    for (int level = THAW_LOG_ERROR; level <= THAW_LOG_DEBUG; level++) {
+        if (strcmp(text, log_level_name((enum thaw_log_level)level)) == 0) {
+            a->log_level = (enum thaw_log_level)level;
+            return CLI_OK;
+        }
+    }
+    return cli_usage_error(VERB, "--log-level is %s, expected error, warn, info or debug", text);
+}
+
+static int parse_option(struct serve_args *a, int option, const char *value)
+{
+    switch (option) {
+    case 's':
+        a->opts.socket_path = value;
+        return CLI_OK;
+    case 'm':
+        a->opts.memory_path = value;
+        return CLI_OK;
+    case OPT_PAGE_SIZE:
+        return parse_page_size(a, value);
+    case OPT_FAULT_AROUND:
+        return parse_fault_around(a, value);
+    case OPT_TRACK:
+        return parse_track(a, value);
+    case OPT_STATS:
+        a->stats_path = value;
+        return CLI_OK;
+    case OPT_STATE:
+        a->opts.state_dir = value;
+        return CLI_OK;
+    case OPT_ALLOW_UID:
+        return parse_uid(a, value);
+    case OPT_HANDSHAKE_TIMEOUT:
+        return parse_timeout(a, value);
+    case OPT_LOG_LEVEL:
+        return parse_log_level(a, value);
+    case 'h':
+        a->help = true;
+        return CLI_OK;
+    default:
+        return CLI_USAGE; /* getopt has said what is wrong */
+    }
+}
+
+/* take_positional() - SOCKET MEMFILE, as page-fault handlers are usually called */
+static int take_positional(struct serve_args *a, int n, char **words)
+{
+    if (n == 0)
+        return CLI_OK;
+    if (a->opts.socket_path || a->opts.memory_path)
+        return cli_usage_error(VERB, "unexpected argument %s", words[0]);
+    if (n != 2)
+        return cli_usage_error(VERB, "%d arguments, expected two: SOCKET FILE", n);
+    a->opts.socket_path = words[0];
+    a->opts.memory_path = words[1];
+    return CLI_OK;
+}
+
+static int parse_args(struct serve_args *a, int argc, char **argv)
+{
+    char program[] = "thaw serve"; /* what getopt begins its messages with */
+    int option;
+    int r;
+
+    argv[0] = program;
+    optind = 1;
+    while ((option = getopt_long(argc, argv, "s:m:h", long_options, NULL)) >= 0) {
+        r = parse_option(a, option, optarg);
+        if (r != CLI_OK || a->help)
+            return r;
+    }
+    r = take_positional(a, argc - optind, argv + optind);
+    if (r != CLI_OK)
+        return r;
+    if (!a->opts.socket_path)
+        return cli_usage_error(VERB, "--socket is missing");
+    if (!a->opts.memory_path)
+        return cli_usage_error(VERB, "--memory is missing");
+    a->opts.allow_uids = a->uids;
+    return CLI_OK;
+}
+
+/* ---- serving -------------------------------------------------------------------------------------------------- */
+
+static struct thaw_pager *signalled_pager; /* whom signals are for; set before the handlers are */
+
+static void on_signal(int signal)
+{
+    thaw_pager_request(signalled_pager, signal == SIGUSR1 ? THAW_REQUEST_STATS : THAW_REQUEST_STOP);
+}
+
+static void set_signals(struct thaw_pager *p)
+{
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    signalled_pager = p;
+    sigemptyset(&act.sa_mask);
+    (void)sigaction(SIGTERM, &act, NULL);
+    (void)sigaction(SIGINT, &act, NULL);
+    (void)sigaction(SIGUSR1, &act, NULL);
+    act.sa_handler = SIG_IGN;
+    (void)sigaction(SIGPIPE, &act,
+                    NULL); /* whoever reads our statistics may go away; the VM stays */
+    (void)sigaction(SIGHUP, &act, NULL);
+}
+
+static void print_log(void *ctx, enum thaw_log_level level, const char *line)
+{
+    const struct serve_args *a = ctx;
+
+    if (level <= a->log_level)
+        (void)fprintf(stderr, "level=%s %s\n", log_level_name(level), line);
+}
+
+static void write_stats(void *ctx, const char *json)
+{
+    const struct serve_args *a = ctx;
+    char *line;
+    int len = asprintf(&line, "%s\n", json);
+
+    if (len < 0)
+        return;
+    if (!a->stats_path)
+        (void)fd_write_all(STDOUT_FILENO, line, (size_t)len);
+    else if (file_replace(a->stats_path, line, (size_t)len) < 0)
+        (void)cli_error(VERB, "%s", thaw_last_error());
+    free(line);
+}
+
+int cli_serve(int argc, char **argv)
+{
+    struct serve_args a = {
+        .opts = {.fault_around_bytes = THAW_FAULT_AROUND_DEFAULT},
+        .log_level = THAW_LOG_INFO,
+    };
+    struct thaw_pager *p = NULL;
+    int r = parse_args(&a, argc, argv);
+
+    if (r != CLI_OK)
+        return r;
+    if (a.help) {
+        (void)fputs(help, stdout);
+        return CLI_OK;
+    }
+    a.opts.log = print_log;
+    a.opts.log_ctx = &a;
+    r = thaw_pager_new(&p, &a.opts);
+    if (r < 0)
+        return cli_error(VERB, "%s", thaw_last_error());
+    set_signals(p);
+    thaw_pager_on_stats(p, write_stats, &a);
+    r = thaw_pager_accept(p);
+    if (r == 0)
+        r = thaw_pager_run(p);
+    if (r < 0)
+        r = cli_error(VERB, "%s", thaw_last_error());
+    else
+        r = CLI_OK;
+    (void)thaw_pager_free(p);
+    return r;
+}
