@@ -79,14 +79,20 @@ void block_format(struct block *b, void *mem, const struct geom *geom)
     __atomic_store_n(&h->magic, BLOCK_MAGIC, __ATOMIC_RELEASE);
 }
 
-/* regions_consistent() - the array is what geom_init() leaves behind: a reader may index with it */
-static bool regions_consistent(const struct block_header *h, const struct geom_region *r)
+/* numbers_consistent() - each region by itself, in the order of the image: what geom_init() leaves behind */
+static bool numbers_consistent(const struct block_header *h, const struct geom_region *r)
 {
+    uint64_t mask = (1ull << h->page_shift) - 1;
+    imgoff_t image_end = 0;
+    hva_t memory_end;
     pgno_t next = 0;
 
     for (unsigned i = 0; i < h->n_regions; i++) {
-        if (r[i].first != next || r[i].by_hva >= h->n_regions || r[i].len_bytes == 0 ||
-            (r[i].len_bytes & ((1ull << h->page_shift) - 1)) != 0)
+        if (r[i].first != next || r[i].len_bytes == 0 || r[i].imgoff < image_end ||
+            ((r[i].hva | r[i].len_bytes | r[i].imgoff) & mask) != 0)
+            return false;
+        if (__builtin_add_overflow(r[i].imgoff, r[i].len_bytes, &image_end) ||
+            __builtin_add_overflow(r[i].hva, r[i].len_bytes, &memory_end))
             return false;
         next += r[i].len_bytes >> h->page_shift;
         if (next > h->n_pages)
@@ -95,9 +101,28 @@ static bool regions_consistent(const struct block_header *h, const struct geom_r
     return next == h->n_pages;
 }
 
+/* order_consistent() - by_hva goes through all regions, and none begins inside another */
+static bool order_consistent(const struct block_header *h, const struct geom_region *r)
+{
+    hva_t memory_end = 0;
+
+    for (unsigned i = 0; i < h->n_regions; i++) {
+        const struct geom_region *next;
+
+        if (r[i].by_hva >= h->n_regions)
+            return false;
+        next = &r[r[i].by_hva];
+        if (next->hva < memory_end)
+            return false;
+        memory_end = next->hva + next->len_bytes;
+    }
+    return true;
+}
+
 int block_open(struct block *b, void *mem, size_t mem_bytes)
 {
     struct block_header *h = mem;
+    const struct geom_region *regions;
     struct layout l;
 
     if (mem_bytes < sizeof(*h) || __atomic_load_n(&h->magic, __ATOMIC_ACQUIRE) != BLOCK_MAGIC)
@@ -114,8 +139,10 @@ int block_open(struct block *b, void *mem, size_t mem_bytes)
         l.pagetab_off != h->pagetab_off || l.waiting_off != h->waiting_off ||
         l.waiting_wp_off != h->waiting_wp_off)
         return BLOCK_E_FORMAT;
-    if (!regions_consistent(
-            h, (const struct geom_region *)(const void *)((char *)mem + l.regions_off)))
+    regions = (const struct geom_region *)(const void *)((char *)mem + l.regions_off);
+    if (!numbers_consistent(h, regions) || !order_consistent(h, regions))
+        return BLOCK_E_FORMAT;
+    if (!memchr(h->memory_path, '\0', sizeof(h->memory_path)))
         return BLOCK_E_FORMAT;
     view(b, h);
     return 0;

@@ -57,11 +57,14 @@ static bool is_blocked(const struct engine *e, uint64_t now_ns)
 
 /* ---- what a waiting page is answered with --------------------------------------------------------------------- */
 
-static bool is_fetching(const struct engine *e, pgno_t p)
+/* join_fetch() - is page @p on its way already? If so, its bytes are awaited by one more */
+static bool join_fetch(struct engine *e, pgno_t p, bool write)
 {
     for (unsigned i = 0; i < e->n_fetches; i++) {
-        if (e->fetches[i].first <= p && p < e->fetches[i].end)
+        if (e->fetches[i].first <= p && p < e->fetches[i].end) {
+            e->fetches[i].write |= write;
             return true;
+        }
     }
     return false;
 }
@@ -111,7 +114,7 @@ static unsigned answer_missing(struct engine *e, pgno_t p, bool write, struct ef
 {
     if (page_state_answers[pagetab_get(&e->block->pages, p)] == PAGE_ANSWER_ZERO)
         return emit_zero(e, p, write, fx);
-    if (is_fetching(e, p))
+    if (join_fetch(e, p, write))
         return 0;
     return emit_locate(e, p, write, fx);
 }
@@ -235,6 +238,7 @@ static unsigned on_located(struct engine *e, const struct event *ev, struct effe
             return 0; /* it waits; the next fetch that ends has it tried again */
         e->fetches[e->n_fetches].first = fx->first;
         e->fetches[e->n_fetches].end = fx->end;
+        e->fetches[e->n_fetches].write = asked->write;
         e->n_fetches++;
         counters(e)->fetches++;
         fx->kind = EFFECT_FETCH;
@@ -245,10 +249,12 @@ static unsigned on_located(struct engine *e, const struct event *ev, struct effe
     return emit_stop(fx, STOP_SOURCE);
 }
 
-static bool drop_fetch(struct engine *e, pgno_t first, pgno_t end)
+/* drop_fetch() - take a fetch out of the table; *write: somebody wanted to write there */
+static bool drop_fetch(struct engine *e, pgno_t first, pgno_t end, bool *write)
 {
     for (unsigned i = 0; i < e->n_fetches; i++) {
         if (e->fetches[i].first == first && e->fetches[i].end == end) {
+            *write = e->fetches[i].write;
             e->fetches[i] = e->fetches[--e->n_fetches];
             return true;
         }
@@ -275,7 +281,8 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
 {
     pgno_t first = ev->fetched.first;
     pgno_t end = ev->fetched.end;
-    bool known = drop_fetch(e, first, end);
+    bool write = false;
+    bool known = drop_fetch(e, first, end, &write);
     pgno_t p;
 
     assert(known);
@@ -294,7 +301,7 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
         return 0;
     }
     /* Asked again, not copied blindly: the page cache may have lost the bytes meanwhile. */
-    (void)emit_locate(e, p, true, fx);
+    (void)emit_locate(e, p, write, fx);
     fx->unprotect = bitset_has(&e->block->waiting_wp, p);
     return 1;
 }

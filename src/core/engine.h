@@ -65,6 +65,7 @@ struct engine {
     struct {
         pgno_t first;
         pgno_t end;
+        bool write; /* somebody wants to write there */
     } fetches[ENGINE_MAX_FETCHES];
 };
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/pagetab.h"
 
+#include <string.h>
+
 /*
  * A group is 64 pages in three words: bit i of plane k is bit k of the state of page i. A set of pages of a group is one
  * word, a mask; the pages in a given state are found with three ANDs, whatever their number.
@@ -24,14 +26,33 @@ static uint64_t range_mask(uint64_t g, pgno_t first, pgno_t end)
     return mask;
 }
 
-/* match() - which pages of the group @w are in @state */
-static uint64_t match(const uint64_t *w, enum page_state state)
+/* match() - which pages of a group with these planes are in @state */
+static uint64_t match(const uint64_t planes[PAGETAB_PLANES], enum page_state state)
 {
     uint64_t mask = UINT64_MAX;
 
     for (unsigned plane = 0; plane < PAGETAB_PLANES; plane++)
-        mask &= (state >> plane) & 1 ? w[plane] : ~w[plane];
+        mask &= (state >> plane) & 1 ? planes[plane] : ~planes[plane];
     return mask;
+}
+
+/*
+ * split() - which pages of @in_range, a mask over the group @w, are in each state
+ *
+ * A state is several stores. Another process may be looking while they are made, or the writer may have been killed
+ * between two of them: three bits that are no state count as DIRTY, which promises nothing about the page's bytes.
+ */
+static void split(const uint64_t *w, uint64_t in_range, uint64_t in_state[N_PAGE_STATES])
+{
+    uint64_t planes[PAGETAB_PLANES];
+    uint64_t known = 0;
+
+    memcpy(planes, w, sizeof(planes));
+    for (unsigned s = 0; s < N_PAGE_STATES; s++) {
+        in_state[s] = match(planes, (enum page_state)s) & in_range;
+        known |= in_state[s];
+    }
+    in_state[PAGE_DIRTY] |= in_range & ~known;
 }
 
 /* assign() - put the pages @mask of the group @w into @state */
@@ -60,18 +81,19 @@ enum page_state pagetab_get(const struct pagetab *pt, pgno_t p)
 {
     const uint64_t *w = &pt->words[p / 64 * PAGETAB_PLANES];
     unsigned bit = p % 64;
+    unsigned code;
 
     assert(p < pt->n_pages);
-    return (enum page_state)(((w[0] >> bit) & 1) | (((w[1] >> bit) & 1) << 1) |
-                             (((w[2] >> bit) & 1) << 2));
+    code =
+        (unsigned)(((w[0] >> bit) & 1) | (((w[1] >> bit) & 1) << 1) | (((w[2] >> bit) & 1) << 2));
+    return code < N_PAGE_STATES ? (enum page_state)code : PAGE_DIRTY; /* see split() */
 }
 
 static void step_group(uint64_t *w, uint64_t in_range, enum page_event ev)
 {
     uint64_t in_state[N_PAGE_STATES];
 
-    for (unsigned s = 0; s < N_PAGE_STATES; s++)
-        in_state[s] = match(w, (enum page_state)s) & in_range;
+    split(w, in_range, in_state);
     for (unsigned s = 0; s < N_PAGE_STATES; s++) {
         if (in_state[s] == 0)
             continue;
@@ -110,10 +132,10 @@ void pagetab_count(const struct pagetab *pt, pgno_t first, pgno_t end,
     for (unsigned s = 0; s < N_PAGE_STATES; s++)
         counts[s] = 0;
     for (uint64_t g = first / 64; g * 64 < end; g++) {
-        const uint64_t *w = &pt->words[g * PAGETAB_PLANES];
-        uint64_t in_range = range_mask(g, first, end);
+        uint64_t in_state[N_PAGE_STATES];
 
+        split(&pt->words[g * PAGETAB_PLANES], range_mask(g, first, end), in_state);
         for (unsigned s = 0; s < N_PAGE_STATES; s++)
-            counts[s] += (uint64_t)__builtin_popcountll(match(w, (enum page_state)s) & in_range);
+            counts[s] += (uint64_t)__builtin_popcountll(in_state[s]);
     }
 }

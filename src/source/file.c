@@ -5,19 +5,19 @@
  * The file is mapped once, whole and read-only. The mapping is for the kernel: UFFDIO_COPY reads it, this process never
  * does. So a file that shrinks or a disk that fails shows as an error of the ioctl (EFAULT) and not as a SIGBUS.
  *
- * locate() answers three questions, each with the cheapest call that answers it (docs/decisions/0002):
+ * locate() is called for each fault and answers three questions (docs/decisions/0002 has what each costs):
  *
- *   Is the file still as long as it was?  lseek(SEEK_END). A file cut within a page would otherwise read as zeroes
- *                                         from the cut to the end of that page.
- *   Is there a hole?                      lseek(SEEK_DATA), lseek(SEEK_HOLE). A hole is zero without being read.
- *   Are the bytes in the page cache?      cachestat(2), Linux 6.5; else, or when only a part is: mincore(2).
+ *   Is the file still as long as it was?  lseek(SEEK_END), each time. A file cut within a page would otherwise read as
+ *                                         zeroes from the cut to the end of that page.
+ *   Is there a hole?                      The hole map, made when the file is opened. A hole is zero without being read.
+ *   Are the bytes in the page cache?      Always, on tmpfs without swap. Else cachestat(2), Linux 6.5, for the GRANULE
+ *                                         around, and what it says holds for FRESH_NS; or, when only a part is cached or
+ *                                         the kernel is older, mincore(2).
  *
- * All three leave the storage alone. What they say may be outdated a moment later (the kernel can drop a cached page):
+ * All of them leave the storage alone. What they say may be outdated a moment later, when the kernel drops a cached page:
  * then the install waits for the disk, slower but never wrong.
  *
  * fetch() reads a range with pread(2) into a buffer that nobody looks at: what counts is that it is in the page cache.
- * tmpfs keeps all of its bytes in memory and finds holes by walking its pages, so the end of a data extent is not asked
- * there.
  */
 #include "source/file.h"
 
@@ -31,24 +31,33 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/linux_compat.h"
+#include "source/hole_map.h"
 
 #define FETCH_BUFFER_BYTES (64 * KIB)
 #define SMALL_PAGE         4096ull
 #define WINDOW_MAX_PAGES   512 /* a locate() window is at most 2 MiB or one page */
-#define EXTENT_STEPS_MAX   8   /* extents looked at in one window before it is taken as data */
+#define WALK_BUDGET_NS     (20 * NS_PER_MS)
+#define GRANULE            (256 * KIB) /* what one cachestat(2) is about */
+#define FRESH_NS           (1 * NS_PER_S)
+#define EXTENT_STEPS_MAX   8 /* extents looked at in one window before it is taken as data */
 
 struct file_source {
-    char *path;           /* for messages */
-    int fd;               /* owned; its offset is not used by anything else */
-    const char *map;      /* owned; map_bytes long */
-    uint64_t size_bytes;  /* as at open */
-    bool cheap_seek_hole; /* the file system finds the end of an extent without walking it */
-    bool has_cachestat;   /* the kernel has cachestat(2) and lets us use it on this file */
+    char *path;          /* for messages */
+    int fd;              /* owned; its offset is not used by anything else */
+    const char *map;     /* owned; map_bytes long */
+    uint64_t size_bytes; /* as at open */
+    struct hole_map holes;
+    bool always_cached; /* the file system has no other place for its bytes than memory */
+    bool has_cachestat; /* the kernel has cachestat(2) and lets us use it on this file */
+    uint64_t *
+        cached_ns; /* owned: when a GRANULE was last seen to be cached whole; 0: never. Pager thread only */
 };
 
 static struct file_source *file_source_free(struct file_source *f)
@@ -57,7 +66,9 @@ static struct file_source *file_source_free(struct file_source *f)
         return NULL;
     if (f->map)
         (void)munmap((void *)f->map, f->size_bytes);
+    hole_map_deinit(&f->holes);
     (void)fd_close(f->fd);
+    free(f->cached_ns);
     free(f->path);
     free(f);
     return NULL;
@@ -81,67 +92,45 @@ static int check_size(const struct file_source *f)
     return 0;
 }
 
-/* seek() - lseek for data or a hole from @off on; the end of the file if there is none */
-static uint64_t seek(const struct file_source *f, uint64_t off, int whence)
-{
-    off_t at = lseek(f->fd, (off_t)off, whence);
-
-    if (at < 0)
-        return errno == ENXIO ? f->size_bytes
-                              : off; /* no such call on this file system: all is data */
-    return min_u64((uint64_t)at, f->size_bytes);
-}
-
-/*
- * find_extent() - narrow *out to the hole or the data extent that the page at @off is in
- *
- * A page that is partly data is data. Edges inside a page belong to the data.
- */
-static void find_extent(const struct file_source *f, struct thaw_extent *out, uint64_t off,
-                        uint64_t page_bytes)
-{
-    uint64_t from = out->first;
-    uint64_t data;
-
-    out->where = THAW_WHERE_MEMORY;
-    for (unsigned step = 0; step < EXTENT_STEPS_MAX; step++) {
-        uint64_t hole;
-
-        data = max_u64(from, align_down(seek(f, from, SEEK_DATA), page_bytes));
-        if (data > off) {
-            out->where = THAW_WHERE_ZERO;
-            out->first = from;
-            out->end = min_u64(out->end, data);
-            return;
-        }
-        out->first = data;
-        if (!f->cheap_seek_hole)
-            break;
-        hole = align_up(seek(f, data, SEEK_HOLE), page_bytes);
-        if (hole > off) {
-            out->end = min_u64(out->end, hole);
-            return;
-        }
-        from = hole;
-    }
-    /* The rest of the window may have holes in it. Copying one is right as well, only dearer; not so the page itself. */
-    if (seek(f, off, SEEK_DATA) >= off + page_bytes) {
-        out->where = THAW_WHERE_ZERO;
-        out->first = off;
-        out->end = off + page_bytes;
-    }
-}
-
-/* all_cached() - true if all of [first, end) is in the page cache; false: not, or not known */
+/* cachestat_all() - is all of [first, end) in the page cache? false: no, or not known */
 /* #syscalls cachestat */
-static bool all_cached(const struct file_source *f, uint64_t first, uint64_t end)
+static bool cachestat_all(const struct file_source *f, uint64_t first, uint64_t end)
 {
     struct compat_cachestat_range range = {.off = first, .len = end - first};
     struct compat_cachestat cs;
 
-    if (!f->has_cachestat || syscall(SYS_cachestat, f->fd, &range, &cs, 0) != 0)
+    return syscall(SYS_cachestat, f->fd, &range, &cs, 0) == 0 &&
+           cs.nr_cache == (end - first) / SMALL_PAGE;
+}
+
+/* granule_cached() - is the GRANULE at @off (its start) cached, as far as was known within FRESH_NS? */
+static bool granule_cached(struct file_source *f, uint64_t off, uint64_t now_ns)
+{
+    uint64_t *seen_ns = &f->cached_ns[off / GRANULE];
+
+    if (*seen_ns != 0 && now_ns - *seen_ns < FRESH_NS)
+        return true;
+    if (!cachestat_all(f, off, min_u64(off + GRANULE, f->size_bytes)))
         return false;
-    return cs.nr_cache == (end - first) / SMALL_PAGE;
+    *seen_ns = now_ns;
+    return true;
+}
+
+/* all_cached() - true if all of [first, end) is in the page cache; false: not, or not known */
+static bool all_cached(struct file_source *f, uint64_t first, uint64_t end)
+{
+    uint64_t now_ns;
+
+    if (f->always_cached)
+        return true;
+    if (!f->has_cachestat)
+        return false;
+    now_ns = clock_now_ns();
+    for (uint64_t off = align_down(first, GRANULE); off < end; off += GRANULE) {
+        if (!granule_cached(f, off, now_ns))
+            return cachestat_all(f, first, end);
+    }
+    return true;
 }
 
 /* narrow_to_cached() - cut *out to the cached run around the page at @off, or say that it must be fetched */
@@ -175,13 +164,13 @@ static int narrow_to_cached(const struct file_source *f, struct thaw_extent *out
 static int file_locate(void *self, struct thaw_extent *out, uint64_t off, uint64_t lo, uint64_t hi,
                        uint64_t page_bytes)
 {
-    const struct file_source *f = self;
+    struct file_source *f = self;
     int r = check_size(f);
 
     if (r < 0)
         return r;
     *out = (struct thaw_extent){.first = lo, .end = hi};
-    find_extent(f, out, off, page_bytes);
+    hole_map_narrow(&f->holes, out, off, page_bytes);
     if (out->where == THAW_WHERE_MEMORY && !all_cached(f, out->first, out->end)) {
         r = narrow_to_cached(f, out, off, page_bytes);
         if (r < 0)
@@ -249,14 +238,28 @@ static int open_file(struct file_source *f)
     return 0;
 }
 
-static void probe_file(struct file_source *f)
+/* has_no_swap() - nothing in memory can be moved to a disk */
+/* #syscalls sysinfo */
+static bool has_no_swap(void)
 {
+    struct sysinfo info;
+
+    return sysinfo(&info) == 0 && info.totalswap == 0;
+}
+
+static int probe_file(struct file_source *f)
+{
+    struct statfs fs;
     struct compat_cachestat_range range = {.off = 0, .len = SMALL_PAGE};
     struct compat_cachestat cs;
-    struct statfs fs;
 
+    f->always_cached = fstatfs(f->fd, &fs) == 0 &&
+                       (fs.f_type == TMPFS_MAGIC || fs.f_type == HUGETLBFS_MAGIC) && has_no_swap();
     f->has_cachestat = syscall(SYS_cachestat, f->fd, &range, &cs, 0) == 0;
-    f->cheap_seek_hole = fstatfs(f->fd, &fs) == 0 && fs.f_type != TMPFS_MAGIC;
+    f->cached_ns = calloc(f->size_bytes / GRANULE + 1, sizeof(*f->cached_ns));
+    if (!f->cached_ns)
+        return err_origin_errno(-ENOMEM, "cannot open memory file %s", f->path);
+    return hole_map_init(&f->holes, f->fd, f->size_bytes, WALK_BUDGET_NS);
 }
 
 int source_open_file(struct source **out, const char *path)
@@ -278,7 +281,9 @@ int source_open_file(struct source **out, const char *path)
     if (map == MAP_FAILED)
         return err_origin_errno(-errno, "cannot map memory file %s", path);
     f->map = map;
-    probe_file(f);
+    r = probe_file(f);
+    if (r < 0)
+        return r;
     r = source_new(out, &file_ops, f, f->size_bytes);
     if (r < 0)
         return r;
