@@ -12,6 +12,7 @@
 
 static _Thread_local char err_line[ERR_TEXT_BYTES];
 
+PRINTF_LIKE(3, 0)
 static void set_text(int neg_errno, bool with_errno, const char *fmt, va_list args)
 {
     char line[ERR_TEXT_BYTES]; /* built aside: an argument may be err_text() itself */

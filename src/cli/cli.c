@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+PRINTF_LIKE(3, 0)
 static void print_error(const char *verb, const char *hint, const char *fmt, va_list args)
 {
     char line[1024];

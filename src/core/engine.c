@@ -43,11 +43,10 @@ static void put_off_again(struct engine *e, uint64_t now_ns)
     e->in_pass = false;
 }
 
-/* progressed() - an install succeeded: the address space is not changing and there is memory */
+/* progressed() - the kernel did not refuse: the address space is not changing */
 static void progressed(struct engine *e)
 {
     e->backoff_ns = ENGINE_BACKOFF_MIN_NS;
-    e->nomem_since_ns = 0;
 }
 
 static bool is_blocked(const struct engine *e, uint64_t now_ns)
@@ -300,6 +299,8 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
         counters(e)->deferred++;
         return 0;
     }
+    if (join_fetch(e, p, write))
+        return 0; /* another read brings it too: the source drew its lines differently then */
     /* Asked again, not copied blindly: the page cache may have lost the bytes meanwhile. */
     (void)emit_locate(e, p, write, fx);
     fx->unprotect = bitset_has(&e->block->waiting_wp, p);
@@ -337,6 +338,8 @@ static void installed(struct engine *e, const struct effect *asked, pgno_t end)
     }
     answered(e, asked->first, end);
     progressed(e);
+    if (copy || !e->config.zero_runs)
+        e->nomem_since_ns = 0; /* zero pages that cost no memory say nothing about it */
 }
 
 /* exists() - page @p is there already: its waiters are still asleep */
@@ -344,15 +347,19 @@ static unsigned exists(struct engine *e, const struct effect *asked, pgno_t p, u
                        struct effect *fx)
 {
     /*
-     * A neighbour of a zero run that is there still is about to be zapped (its REMOVE was read, the VMM's thread has
-     * not run on): it stays REMOVED. A neighbour believed ABSENT was put there by somebody else.
+     * A neighbour that is REMOVED and there still is about to be zapped (its REMOVE was read, the VMM's thread has not run
+     * on): it stays REMOVED. A neighbour believed ABSENT was put there by somebody else.
      */
-    if (p == asked->page || asked->kind == EFFECT_COPY)
+    if (p == asked->page || pagetab_get(&e->block->pages, p) == PAGE_ABSENT)
         pagetab_step(&e->block->pages, PAGE_EV_FOUND, p, p + 1);
     counters(e)->pages_found++;
     progressed(e);
-    if (p == asked->page)
-        return emit_page(fx, asked->unprotect ? EFFECT_UNPROTECT : EFFECT_WAKE, p);
+    if (p == asked->page) {
+        /* A write-protect fault that a pager before us did not finish may be lifted already: UNPROTECT records it. */
+        bool protected = asked->unprotect || bitset_has(&e->block->waiting_wp, p);
+
+        return emit_page(fx, protected ? EFFECT_UNPROTECT : EFFECT_WAKE, p);
+    }
     if (bitset_has(&e->block->waiting, p) || bitset_has(&e->block->waiting_wp, p))
         retry_by(e, now_ns);
     *fx = *asked;
@@ -364,9 +371,11 @@ static unsigned exists(struct engine *e, const struct effect *asked, pgno_t p, u
 static unsigned no_memory(struct engine *e, uint64_t now_ns, struct effect *fx)
 {
     counters(e)->nomem++;
-    if (e->nomem_since_ns == 0)
+    /* Whoever waits is tried again soon. When nobody was for long, the last shortage is over, and this is another. */
+    if (e->nomem_since_ns == 0 || now_ns - e->nomem_last_ns > ENGINE_NOMEM_GAP_NS)
         e->nomem_since_ns = max_u64(now_ns, 1);
-    else if (now_ns - e->nomem_since_ns > ENGINE_NOMEM_LIMIT_NS)
+    e->nomem_last_ns = now_ns;
+    if (now_ns > e->nomem_since_ns + ENGINE_NOMEM_LIMIT_NS)
         return emit_stop(fx, STOP_NOMEM);
     retry_by(e, now_ns + ENGINE_NOMEM_RETRY_NS);
     return 0;

@@ -40,6 +40,7 @@
 #define ENGINE_BACKOFF_MAX_NS (1 * NS_PER_MS)
 #define ENGINE_NOMEM_RETRY_NS (5 * NS_PER_MS)
 #define ENGINE_NOMEM_LIMIT_NS (10 * NS_PER_S)
+#define ENGINE_NOMEM_GAP_NS   (1 * NS_PER_S) /* failures further apart are not one shortage */
 
 /** struct engine_config - constant for a session */
 struct engine_config {
@@ -56,6 +57,7 @@ struct engine {
     uint64_t retry_at_ns;    /* next TICK wanted; ENGINE_NEVER if nothing is put off */
     uint64_t backoff_ns;     /* the next AGAIN waits so long */
     uint64_t nomem_since_ns; /* since when there has been no memory; 0: there is some */
+    uint64_t nomem_last_ns;  /* when an install failed for that last */
     bool in_pass;            /* a pass of retries is under way: TICK until it gives no effect */
     bool cursor_wp;          /* the pass has come to the write-protect faults */
     pgno_t cursor;           /* where the pass stands */

@@ -27,16 +27,18 @@ struct message {
     size_t room;
     struct json_span span;
     unsigned n_fds; /* how many descriptors came */
-    int fd;         /* owned: the first of them; -1: none */
+    int fd;         /* owned: one of them, see keep_fd(); -1: none */
 };
 
 /* ---- the socket ----------------------------------------------------------------------------------------------- */
 
+/* Asked with a socket of another type: a connection that succeeded would use up the other pager's one. */
 static int is_socket_in_use(const struct sockaddr_un *addr)
 {
-    _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-    return fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0;
+    return fd >= 0 &&
+           (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0 || errno == EPROTOTYPE);
 }
 
 /* remove_stale() - a socket that nobody listens on is in the way after a crash; anything else stays */
@@ -148,7 +150,18 @@ static int take_text(struct message *m, const char *bytes, size_t len)
     return r;
 }
 
-/* take_fds() - the first descriptor is kept; all others are closed, and counted */
+/* keep_fd() - one more descriptor came. One is kept: a userfaultfd if there is one, which decides about the VMM's life */
+static void keep_fd(struct message *m, int fd)
+{
+    if (m->n_fds++ > 0 && (uffd_is_one(m->fd) || !uffd_is_one(fd))) {
+        (void)fd_close(fd);
+        return;
+    }
+    (void)fd_close(m->fd);
+    m->fd = fd;
+}
+
+/* take_fds() - keep one descriptor, close all others, count them */
 static void take_fds(struct message *m, struct msghdr *msg)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
@@ -161,10 +174,7 @@ static void take_fds(struct message *m, struct msghdr *msg)
             int fd;
 
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (m->n_fds++ == 0)
-                m->fd = fd;
-            else
-                (void)fd_close(fd);
+            keep_fd(m, fd);
         }
     }
 }

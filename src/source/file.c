@@ -221,7 +221,7 @@ static int open_file(struct file_source *f)
 {
     struct stat st;
 
-    f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
+    f->fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for a writer */
     if (f->fd < 0)
         return err_origin_errno(-errno, "cannot open memory file %s", f->path);
     if (fstat(f->fd, &st) < 0)
