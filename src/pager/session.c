@@ -50,7 +50,7 @@ struct session {
     uint64_t page_bytes;
     uint64_t now_ns;     /* the engine's clock: read after each read(2), install and wait */
     uint64_t put_off_ns; /* when the oldest fault that waits for a retry was read; 0: none waits */
-    int epoll;      /* owned */
+    int epoll;           /* owned */
     enum stop_reason stop;
     char why[400]; /* what went wrong, for people */
 };
