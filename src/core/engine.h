@@ -20,9 +20,10 @@
  *     TICK          >  the next page whose answer was put off
  *
  * Who waits. Two bits a page, in the block: `waiting` (a missing fault was read) and `waiting_wp` (a write-protect fault
- * was read); both are cleared by the install or wake that answers it. Each page with a bit is always in one of three
- * places: in the event being handled, in the table of fetches, or before the retry cursor with a retry time set. That is
- * invariant I1, and it is why a new pager that finds the block can tell exactly which faults are owed an answer.
+ * was read); both are cleared by the install or wake that answers it. Each page with a bit is always in one of four
+ * places: in the event being handled; in the table of fetches; outside of it because it is full, and then the next fetch
+ * that ends has all of them asked about again; or before the retry cursor with a retry time set. That is invariant I1, and
+ * it is why a new pager that finds the block can tell exactly which faults are owed an answer.
  *
  * Putting off. While the VMM discards memory the kernel refuses every install (AGAIN) and announces neither the cause's
  * end nor a retry. The first AGAIN blocks all installs until the retry time (10 us, doubling to 1 ms): one probe per
