@@ -1,0 +1,145 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""mutate.py - the engine with one mistake in it
+
+    mutate.py --list
+    mutate.py NAME ENGINE.C OUT.C
+
+Each mistake is a piece of src/core/engine.c and what to put in its place. The test of the oracle (mutant.c) expects that
+random schedules find every one of them. When a piece is not in the engine any more, OUT.C is the engine as it is, and the
+test fails: say the mistake again in the engine's words, or strike it out here.
+"""
+
+import pathlib
+import sys
+
+MUTATIONS = {
+    # I1: every fault is answered
+    "ignores a fault on a page believed installed": (
+        "    if (page_state_answers[pagetab_get(&e->block->pages, p)] == PAGE_ANSWER_ZERO)\n"
+        "        return emit_zero(e, p, write, fx);\n",
+        "    if (pagetab_get(&e->block->pages, p) == PAGE_REMOVED)\n"
+        "        return emit_zero(e, p, write, fx);\n"
+        "    if (pagetab_get(&e->block->pages, p) != PAGE_ABSENT)\n"
+        "        return 0;\n",
+    ),
+    "forgets what was put off": (
+        "    e->retry_at_ns = now_ns + e->backoff_ns;\n",
+        "    e->retry_at_ns = ENGINE_NEVER;\n    (void)now_ns;\n",
+    ),
+    "does not wake after EEXIST": (
+        "        return emit_page(fx, protected ? EFFECT_UNPROTECT : EFFECT_WAKE, p);\n",
+        "        return protected ? emit_page(fx, EFFECT_UNPROTECT, p) : 0;\n",
+    ),
+    "takes a part for the whole": (
+        "            *fx = *asked;\n            fx->first = next;\n            return 1;\n",
+        "            return 0;\n",
+    ),
+    "forgets who else waited for a fetch": (
+        "    /* A place in the table is free, and pages of this run may have been removed meanwhile: look at who waits. */\n"
+        "    retry_by(e, ev->time_ns);\n",
+        "",
+    ),
+    "passes over every second waiting page": (
+        "        e->cursor = p == BITSET_NONE ? 0 : p + 1;\n",
+        "        e->cursor = p == BITSET_NONE ? 0 : p + 2;\n",
+    ),
+    "does not try again when memory was short": (
+        "    retry_by(e, now_ns + ENGINE_NOMEM_RETRY_NS);\n",
+        "",
+    ),
+    "forgets the faults of the pager before": (
+        "        e->retry_at_ns = 0;\n",
+        "        e->retry_at_ns = ENGINE_NEVER;\n",
+    ),
+    "keeps write-protect faults that were answered": (
+        "    bitset_drop_range(&e->block->waiting_wp, first, end);\n",
+        "",
+    ),
+    "clears one page more than it answered": (
+        "    bitset_drop_range(&e->block->waiting, first, end);\n",
+        "    bitset_drop_range(&e->block->waiting, first, min_u64(end + 1, e->block->pages.n_pages));\n",
+    ),
+    "fetches what is on its way already": (
+        "    if (join_fetch(e, p, write))\n        return 0;\n    return emit_locate(e, p, write, fx);\n",
+        "    return emit_locate(e, p, write, fx);\n",
+    ),
+    "tries while it is refused": (
+        "    return e->blocked && now_ns < e->retry_at_ns;\n",
+        "    return false && e->blocked && now_ns < e->retry_at_ns;\n",
+    ),
+    # I2: no stale bytes
+    "does not remember a removal": (
+        "    pagetab_step(&e->block->pages, PAGE_EV_REMOVE, whole_first, whole_end);\n",
+        "",
+    ),
+    "lets fetched bytes in whatever happened meanwhile": (
+        "        if (pagetab_get(&b->pages, p) == PAGE_ABSENT)\n            return p;\n",
+        "        return p;\n",
+    ),
+    "leaves the window": (
+        "    *hi = min_u64(p - into + e->config.around_pages, geom_region_end(g, r));\n",
+        "    *hi = min_u64(p + e->config.around_pages, geom_region_end(g, r));\n",
+    ),
+    # I6 and I8: never silently zero, no write missing
+    "removes what is discarded in part": (
+        "    pgno_t whole_first = (start & mask) != 0 ? first + 1 : first;\n",
+        "    pgno_t whole_first = first;\n",
+    ),
+    "takes a stranger's page for the image's": (
+        "        pagetab_step(&e->block->pages, PAGE_EV_FOUND, p, p + 1);\n    counters(e)->pages_found++;\n",
+        "        (void)p;\n    counters(e)->pages_found++;\n",
+    ),
+    "does not record the first write": (
+        "            pagetab_step(&e->block->pages, PAGE_EV_WRITTEN, p, p + 1);\n",
+        "",
+    ),
+    "does not arm what comes from the image": (
+        "    (void)emit_page(fx, EFFECT_LOCATE, p);\n    fx->write = write;\n    fx->arm = e->config.track;\n",
+        "    (void)emit_page(fx, EFFECT_LOCATE, p);\n    fx->write = write;\n",
+    ),
+    "does not finish the write-protect fault of the pager before": (
+        "        bool protected = asked->unprotect || bitset_has(&e->block->waiting_wp, p);\n",
+        "        bool protected = asked->unprotect;\n",
+    ),
+    "takes a stranger's zero page for the image's": (
+        "    if (p == asked->page || pagetab_get(&e->block->pages, p) == PAGE_ABSENT)\n",
+        "    if (p == asked->page || asked->kind == EFFECT_COPY)\n",
+    ),
+    "fills huge pages in ahead": (
+        "        if (!e->config.zero_runs) {\n",
+        "        if (false) {\n",
+    ),
+    # stops
+    "gives up for a neighbour's sake": (
+        "        return alone ? emit_stop(fx, STOP_SOURCE) : refused_run(asked, fx);\n",
+        "        return emit_stop(fx, STOP_SOURCE);\n",
+    ),
+    "gives up at the first want of memory": (
+        "    if (now_ns > e->nomem_since_ns + ENGINE_NOMEM_LIMIT_NS)\n",
+        "    if (now_ns >= e->nomem_since_ns)\n",
+    ),
+    "takes two shortages of memory for one": (
+        "    if (e->nomem_since_ns == 0 || now_ns - e->nomem_last_ns > ENGINE_NOMEM_GAP_NS)\n",
+        "    if (e->nomem_since_ns == 0)\n",
+    ),
+}
+
+
+def main(argv):
+    if argv == ["--list"]:
+        print("\n".join(MUTATIONS))
+        return 0
+    name, source, out = argv
+    right, wrong = MUTATIONS[name]
+    text = pathlib.Path(source).read_text(encoding="utf-8")
+    if text.count(right) == 1:
+        text = text.replace(right, wrong)
+    else:
+        print(f"mutate: '{name}': not in {source} exactly once", file=sys.stderr)
+    pathlib.Path(out).write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
