@@ -25,8 +25,10 @@ enum thaw_where {
  * @where: see enum thaw_where
  * @first: byte offset in the snapshot where the range begins, a multiple of the page size asked with
  * @end:   byte offset where it ends (exclusive), a multiple of the page size
- * @bytes: THAW_WHERE_MEMORY only: address of the byte at @first (borrow until the next locate()). The pager never
- *         reads it itself, the kernel does (UFFDIO_COPY); it may be a file mapping that faults with an error
+ * @bytes: address of the byte at @first (borrow until the next locate()). The pager never reads it itself, the kernel
+ *         does (UFFDIO_COPY); it may be a file mapping that faults with an error. Mandatory for THAW_WHERE_MEMORY. For
+ *         THAW_WHERE_ELSEWHERE it may be NULL; if not, the bytes can be had there by waiting for storage, which is done
+ *         for bytes that a fetch() brought and that did not stay in memory
  */
 struct thaw_extent {
     enum thaw_where where;

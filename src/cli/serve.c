@@ -234,6 +234,18 @@ static void on_signal(int signal)
     thaw_pager_request(signalled_pager, signal == SIGUSR1 ? THAW_REQUEST_STATS : THAW_REQUEST_STOP);
 }
 
+/* hold_signals() - until there is a pager that can be asked to stop, signals wait: nothing is left behind */
+static void hold_signals(int how)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR1);
+    (void)sigprocmask(how, &set, NULL);
+}
+
 static void set_signals(struct thaw_pager *p)
 {
     struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
@@ -289,11 +301,13 @@ int cli_serve(int argc, char **argv)
     }
     a.opts.log = print_log;
     a.opts.log_ctx = &a;
+    hold_signals(SIG_BLOCK);
     r = thaw_pager_new(&p, &a.opts);
     if (r < 0)
         return cli_error(VERB, "%s", thaw_last_error());
-    set_signals(p);
     thaw_pager_on_stats(p, write_stats, &a);
+    set_signals(p);
+    hold_signals(SIG_UNBLOCK);
     r = thaw_pager_accept(p);
     if (r == 0)
         r = thaw_pager_run(p);

@@ -54,19 +54,21 @@ static bool is_blocked(const struct engine *e, uint64_t now_ns)
     return e->blocked && now_ns < e->retry_at_ns;
 }
 
-/* ---- what a waiting page is answered with --------------------------------------------------------------------- */
-
-/* join_fetch() - is page @p on its way already? If so, its bytes are awaited by one more */
-static bool join_fetch(struct engine *e, pgno_t p, bool write)
+/* is_installed() - do we believe so? */
+static bool is_installed(const struct engine *e, pgno_t p)
 {
-    for (unsigned i = 0; i < e->n_fetches; i++) {
-        if (e->fetches[i].first <= p && p < e->fetches[i].end) {
-            e->fetches[i].write |= write;
-            return true;
-        }
-    }
-    return false;
+    enum page_state state = pagetab_get(&e->block->pages, p);
+
+    return state != PAGE_ABSENT && state != PAGE_REMOVED;
 }
+
+/* is_in_doubt() - is there perhaps no huge page for @p? Then a retry is due already */
+static bool is_in_doubt(const struct engine *e, pgno_t p, uint64_t now_ns)
+{
+    return now_ns < e->doubt_until_ns && !is_installed(e, p);
+}
+
+/* ---- what a waiting page is answered with --------------------------------------------------------------------- */
 
 /* window() - the fault-around window of page @p: aligned in the image, cut at the region's ends */
 static void window(const struct engine *e, pgno_t p, pgno_t *lo, pgno_t *hi)
@@ -113,7 +115,7 @@ static unsigned answer_missing(struct engine *e, pgno_t p, bool write, struct ef
 {
     if (page_state_answers[pagetab_get(&e->block->pages, p)] == PAGE_ANSWER_ZERO)
         return emit_zero(e, p, write, fx);
-    if (join_fetch(e, p, write))
+    if (fetch_table_join(&e->fetches, p, write))
         return 0;
     return emit_locate(e, p, write, fx);
 }
@@ -124,10 +126,9 @@ static unsigned answer_missing(struct engine *e, pgno_t p, bool write, struct ef
  */
 static unsigned answer_protected(struct engine *e, pgno_t p, struct effect *fx)
 {
-    enum page_state state = pagetab_get(&e->block->pages, p);
     unsigned n;
 
-    if (state != PAGE_ABSENT && state != PAGE_REMOVED)
+    if (is_installed(e, p))
         return emit_page(fx, EFFECT_UNPROTECT, p);
     n = answer_missing(e, p, true, fx);
     if (n > 0)
@@ -154,7 +155,7 @@ static unsigned on_fault(struct engine *e, const struct event *ev, struct effect
     }
     p = geom_page_of(&e->block->geom, r, ev->fault.addr);
     bitset_add(protected ? &e->block->waiting_wp : &e->block->waiting, p);
-    if (is_blocked(e, ev->time_ns)) {
+    if (is_blocked(e, ev->time_ns) || is_in_doubt(e, p, ev->time_ns)) {
         counters(e)->deferred++;
         return 0;
     }
@@ -233,32 +234,24 @@ static unsigned on_located(struct engine *e, const struct event *ev, struct effe
         fx->kind = EFFECT_COPY;
         return 1;
     case LOCATED_ELSEWHERE:
-        if (e->n_fetches == ENGINE_MAX_FETCHES)
+        if (asked->fetched && ev->located.slow) {
+            /* It does not stay in memory: better to wait for the storage once than to read it for ever. */
+            (void)emit_page(fx, EFFECT_COPY, asked->page);
+            fx->write = asked->write;
+            fx->arm = asked->arm;
+            fx->unprotect = asked->unprotect;
+            return 1;
+        }
+        if (!fetch_table_add(&e->fetches, fx->first, fx->end, asked->write))
             return 0; /* it waits; the next fetch that ends has it tried again */
-        e->fetches[e->n_fetches].first = fx->first;
-        e->fetches[e->n_fetches].end = fx->end;
-        e->fetches[e->n_fetches].write = asked->write;
-        e->n_fetches++;
         counters(e)->fetches++;
         fx->kind = EFFECT_FETCH;
+        fx->fetched = false;
         return 1;
     case LOCATED_FAILED:
         break;
     }
     return emit_stop(fx, STOP_SOURCE);
-}
-
-/* drop_fetch() - take a fetch out of the table; *write: somebody wanted to write there */
-static bool drop_fetch(struct engine *e, pgno_t first, pgno_t end, bool *write)
-{
-    for (unsigned i = 0; i < e->n_fetches; i++) {
-        if (e->fetches[i].first == first && e->fetches[i].end == end) {
-            *write = e->fetches[i].write;
-            e->fetches[i] = e->fetches[--e->n_fetches];
-            return true;
-        }
-    }
-    return false;
 }
 
 /* next_wanted() - the first page of [first, end) that somebody waits for and that still is the image's; else @end */
@@ -281,7 +274,7 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
     pgno_t first = ev->fetched.first;
     pgno_t end = ev->fetched.end;
     bool write = false;
-    bool known = drop_fetch(e, first, end, &write);
+    bool known = fetch_table_drop(&e->fetches, first, end, &write);
     pgno_t p;
 
     assert(known);
@@ -299,10 +292,11 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
         counters(e)->deferred++;
         return 0;
     }
-    if (join_fetch(e, p, write))
+    if (fetch_table_join(&e->fetches, p, write))
         return 0; /* another read brings it too: the source drew its lines differently then */
     /* Asked again, not copied blindly: the page cache may have lost the bytes meanwhile. */
     (void)emit_locate(e, p, write, fx);
+    fx->fetched = true;
     fx->unprotect = bitset_has(&e->block->waiting_wp, p);
     return 1;
 }
@@ -342,6 +336,36 @@ static void installed(struct engine *e, const struct effect *asked, pgno_t end)
         e->nomem_since_ns = 0; /* zero pages that cost no memory say nothing about it */
 }
 
+static unsigned no_memory(struct engine *e, uint64_t now_ns, struct effect *fx)
+{
+    counters(e)->nomem++;
+    /* Whoever waits is tried again soon. When nobody was for long, the last shortage is over, and this is another. */
+    if (e->nomem_since_ns == 0 || now_ns - e->nomem_last_ns > ENGINE_NOMEM_GAP_NS)
+        e->nomem_since_ns = max_u64(now_ns, 1);
+    e->nomem_last_ns = now_ns;
+    if (now_ns > e->nomem_since_ns + ENGINE_NOMEM_LIMIT_NS)
+        return emit_stop(fx, STOP_NOMEM);
+    retry_by(e, now_ns + ENGINE_NOMEM_RETRY_NS);
+    return 0;
+}
+
+/*
+ * doubted() - UNSURE for a page that we believe not installed: it is there, or there is no memory for it
+ *
+ * Taken for "there", it would be answered with zeroes once there is memory. So its state stays, its waiters are woken
+ * (which settles the first case), and if they fault again they are kept waiting for a moment: the second case counts as a
+ * shortage.
+ */
+static unsigned doubted(struct engine *e, pgno_t p, uint64_t now_ns, struct effect *fx)
+{
+    unsigned n = no_memory(e, now_ns, fx);
+
+    if (n > 0)
+        return n;
+    e->doubt_until_ns = now_ns + ENGINE_NOMEM_RETRY_NS;
+    return emit_page(fx, EFFECT_WAKE, p);
+}
+
 /* exists() - page @p is there already: its waiters are still asleep */
 static unsigned exists(struct engine *e, const struct effect *asked, pgno_t p, uint64_t now_ns,
                        struct effect *fx)
@@ -366,19 +390,6 @@ static unsigned exists(struct engine *e, const struct effect *asked, pgno_t p, u
     fx->first = asked->page;
     fx->end = asked->page + 1;
     return 1;
-}
-
-static unsigned no_memory(struct engine *e, uint64_t now_ns, struct effect *fx)
-{
-    counters(e)->nomem++;
-    /* Whoever waits is tried again soon. When nobody was for long, the last shortage is over, and this is another. */
-    if (e->nomem_since_ns == 0 || now_ns - e->nomem_last_ns > ENGINE_NOMEM_GAP_NS)
-        e->nomem_since_ns = max_u64(now_ns, 1);
-    e->nomem_last_ns = now_ns;
-    if (now_ns > e->nomem_since_ns + ENGINE_NOMEM_LIMIT_NS)
-        return emit_stop(fx, STOP_NOMEM);
-    retry_by(e, now_ns + ENGINE_NOMEM_RETRY_NS);
-    return 0;
 }
 
 /* refused_run() - a run of more than one page failed: it may be the neighbours' fault; try the page alone */
@@ -414,6 +425,10 @@ static unsigned on_install_done(struct engine *e, const struct event *ev, struct
         }
         put_off_again(e, ev->time_ns);
         return 0;
+    case OUTCOME_UNSURE:
+        if (next == asked->page && !asked->unprotect && !is_installed(e, next))
+            return doubted(e, next, ev->time_ns, fx);
+        return exists(e, asked, next, ev->time_ns, fx);
     case OUTCOME_EXISTS:
         return exists(e, asked, next, ev->time_ns, fx);
     case OUTCOME_UNMAPPED:
@@ -461,6 +476,7 @@ static unsigned on_wake_done(struct engine *e, const struct event *ev, struct ef
     case OUTCOME_NOMEM:
         return no_memory(e, ev->time_ns, fx);
     case OUTCOME_EXISTS:
+    case OUTCOME_UNSURE:
     case OUTCOME_SOURCE:
     case OUTCOME_REFUSED:
         break;

@@ -32,9 +32,9 @@
 
 #include "core/block.h"
 #include "core/event.h"
+#include "core/fetch_table.h"
 
 #define ENGINE_FX_MAX         1
-#define ENGINE_MAX_FETCHES    64u
 #define ENGINE_NEVER          UINT64_MAX
 
 #define ENGINE_BACKOFF_MIN_NS (10 * NS_PER_US)
@@ -59,17 +59,14 @@ struct engine {
     uint64_t backoff_ns;     /* the next AGAIN waits so long */
     uint64_t nomem_since_ns; /* since when there has been no memory; 0: there is some */
     uint64_t nomem_last_ns;  /* when an install failed for that last */
-    bool in_pass;            /* a pass of retries is under way: TICK until it gives no effect */
-    bool cursor_wp;          /* the pass has come to the write-protect faults */
-    pgno_t cursor;           /* where the pass stands */
-    bool blocked;            /* AGAIN was the last word: nothing is tried before retry_at_ns */
+    uint64_t
+        doubt_until_ns; /* huge pages may be short: who waits for one is kept waiting until then */
+    bool in_pass;       /* a pass of retries is under way: TICK until it gives no effect */
+    bool cursor_wp;     /* the pass has come to the write-protect faults */
+    pgno_t cursor;      /* where the pass stands */
+    bool blocked;       /* AGAIN was the last word: nothing is tried before retry_at_ns */
 
-    unsigned n_fetches; /* in fetches[], unordered */
-    struct {
-        pgno_t first;
-        pgno_t end;
-        bool write; /* somebody wants to write there */
-    } fetches[ENGINE_MAX_FETCHES];
+    struct fetch_table fetches;
 };
 
 /**

@@ -4,9 +4,9 @@
 const char *outcome_name(enum outcome o)
 {
     static const char *const names[] = {
-        [OUTCOME_DONE] = "done",         [OUTCOME_AGAIN] = "again",     [OUTCOME_EXISTS] = "exists",
-        [OUTCOME_UNMAPPED] = "unmapped", [OUTCOME_NOMEM] = "nomem",     [OUTCOME_SOURCE] = "source",
-        [OUTCOME_GONE] = "gone",         [OUTCOME_REFUSED] = "refused",
+        [OUTCOME_DONE] = "done",     [OUTCOME_AGAIN] = "again",       [OUTCOME_EXISTS] = "exists",
+        [OUTCOME_UNSURE] = "unsure", [OUTCOME_UNMAPPED] = "unmapped", [OUTCOME_NOMEM] = "nomem",
+        [OUTCOME_SOURCE] = "source", [OUTCOME_GONE] = "gone",         [OUTCOME_REFUSED] = "refused",
     };
 
     assert((size_t)o < ARRAY_LEN(names));

@@ -17,6 +17,7 @@ enum outcome {
     OUTCOME_DONE,  /* all of it */
     OUTCOME_AGAIN, /* the address space is changing (EAGAIN), or a run ended early: see pages_done */
     OUTCOME_EXISTS, /* the page at first+pages_done is there already (EEXIST); its waiters were not woken */
+    OUTCOME_UNSURE, /* EEXIST for a huge page: it is there, or no huge page is free. Linux says the same to both */
     OUTCOME_UNMAPPED, /* that range is not registered or not one mapping (ENOENT) */
     OUTCOME_NOMEM,    /* no memory: cgroup limit or hugetlb pool (ENOMEM, ENOSPC) */
     OUTCOME_SOURCE,   /* the source's bytes could not be read (EFAULT): file truncated or failing */
@@ -62,10 +63,10 @@ struct effect {
     pgno_t page;           /* the page that somebody waits for; first <= page < end */
     pgno_t first;
     pgno_t end;
-    bool write; /* the fault was for a write: the page counts as written when it is not armed */
-    bool arm;   /* install write-protected */
-    bool
-        unprotect; /* the fault was a write-protect fault: if the page exists, lift its protection */
+    bool write;     /* the fault was for a write: the page counts as written when it is not armed */
+    bool arm;       /* install write-protected */
+    bool unprotect; /* it was a write-protect fault: if the page exists, lift its protection */
+    bool fetched;   /* a worker has just brought the bytes of the page */
 };
 
 /** enum event_kind - what happened */
@@ -95,6 +96,8 @@ struct event {
         struct {
             struct effect asked;
             enum located where;
+            bool
+                slow; /* LOCATED_ELSEWHERE: they can be copied from where they are, but that waits for storage */
             pgno_t
                 first; /* the run around asked.page for which this holds, within [asked.first, asked.end) */
             pgno_t end;

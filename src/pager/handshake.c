@@ -144,6 +144,8 @@ static int take_text(struct message *m, const char *bytes, size_t len)
         return err_origin(-EINVAL,
                           "handshake: the message does not begin with '[', expected a JSON array");
     r = append(m, bytes, used);
+    while (used < len && strchr(" \t\r\n", bytes[used]) && bytes[used] != '\0')
+        used++; /* the end of a line, of whoever ends one */
     if (r == 0 && used < len)
         return err_origin(-EINVAL, "handshake: %zu bytes follow the JSON array, expected none",
                           len - used);

@@ -18,12 +18,13 @@
 struct peer {
     pid_t pid; /* in our PID namespace */
     uid_t uid;
-    int pidfd; /* owned, -1: none */
+    int pidfd;   /* owned, -1: none */
+    int pagemap; /* owned, /proc/PID/pagemap; -1: we may not look at it */
 };
 
-#define PEER_NONE   \
-    {               \
-        .pidfd = -1 \
+#define PEER_NONE                  \
+    {                              \
+        .pidfd = -1, .pagemap = -1 \
     }
 
 /**
@@ -37,6 +38,16 @@ int peer_identify(struct peer *out, int socket);
 
 /** peer_is_gone() - has the process ended? Its memory has been given up then */
 bool peer_is_gone(const struct peer *p);
+
+/** enum peer_page - is a page of the peer's memory there? */
+enum peer_page {
+    PEER_PAGE_ABSENT,
+    PEER_PAGE_PRESENT,
+    PEER_PAGE_UNKNOWN,
+};
+
+/** peer_look_at_page() - ask /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst) about the page at @addr */
+enum peer_page peer_look_at_page(const struct peer *p, hva_t addr);
 
 /**
  * peer_stop() - SIGKILL, and wait until it is gone

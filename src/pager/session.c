@@ -85,6 +85,7 @@ static void locate(struct session *s, const struct effect *fx, struct event *rep
     reply->located.where = s->located.where == THAW_WHERE_ZERO     ? LOCATED_ZERO
                            : s->located.where == THAW_WHERE_MEMORY ? LOCATED_MEMORY
                                                                    : LOCATED_ELSEWHERE;
+    reply->located.slow = s->located.bytes != NULL;
     reply->located.first = fx->first + ((s->located.first - lo) >> g->page_shift);
     reply->located.end = fx->first + ((s->located.end - lo) >> g->page_shift);
 }
@@ -115,7 +116,7 @@ static struct install_result install(struct session *s, const struct effect *fx)
     switch (fx->kind) {
     case EFFECT_COPY:
         off = geom_imgoff_of(g, r, fx->first);
-        assert(s->located.where == THAW_WHERE_MEMORY);
+        assert(s->located.where != THAW_WHERE_ZERO && s->located.bytes);
         assert(off >= s->located.first && off + len <= s->located.end);
         return uffd_copy(s->p.uffd, dst, (const char *)s->located.bytes + (off - s->located.first),
                          len, fx->arm);
@@ -129,6 +130,26 @@ static struct install_result install(struct session *s, const struct effect *fx)
     default:
         assert(fx->kind == EFFECT_WAKE);
         return uffd_wake(s->p.uffd, dst, len);
+    }
+}
+
+/*
+ * Linux says EEXIST for a huge page that is there and for one that it has no memory for (seen on 6.18). The first needs a
+ * wake, the second must never be taken for installed: ask which it is.
+ */
+static enum outcome settle_exists(const struct session *s, const struct effect *fx,
+                                  uint64_t pages_done)
+{
+    const struct geom *g = &s->p.block->geom;
+    pgno_t p = fx->first + pages_done;
+
+    switch (peer_look_at_page(s->p.peer, geom_hva_of(g, geom_find_page(g, p), p))) {
+    case PEER_PAGE_PRESENT:
+        return OUTCOME_EXISTS;
+    case PEER_PAGE_ABSENT:
+        return OUTCOME_NOMEM;
+    default:
+        return OUTCOME_UNSURE;
     }
 }
 
@@ -197,6 +218,8 @@ static void carry_out(struct session *s, struct effect fx, uint64_t since_ns)
             reply.done.asked = fx;
             reply.done.outcome = r.outcome;
             reply.done.pages_done = r.bytes_done / s->page_bytes;
+            if (r.outcome == OUTCOME_EXISTS && s->page_bytes > 4 * KIB)
+                reply.done.outcome = settle_exists(s, &fx, reply.done.pages_done);
             if (ended_wait(&fx, &r, reply.done.pages_done))
                 hist_add(&s->p.block->header->fault_ns, s->now_ns - since_ns);
         }

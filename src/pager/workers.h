@@ -12,7 +12,7 @@
 
 #include "source/source.h"
 
-#define WORKERS_MAX_JOBS 64u
+#define WORKERS_MAX_JOBS 64u /* as many as core/fetch_table.h has room for */
 
 /** struct fetch_job - one range to bring into memory */
 struct fetch_job {

@@ -192,7 +192,7 @@ void truth_check_end(struct sim *s)
     if (bitset_next(&s->rig.block.waiting, 0) != BITSET_NONE ||
         bitset_next(&s->rig.block.waiting_wp, 0) != BITSET_NONE)
         sim_wrong(s, "nobody sleeps and the engine believes that somebody does");
-    if (s->rig.engine.n_fetches != 0)
+    if (s->rig.engine.fetches.n != 0)
         sim_wrong(s, "no worker works and the engine believes that one does");
     if (engine_deadline_ns(&s->rig.engine) != ENGINE_NEVER)
         sim_wrong(s, "nothing is left to do and the timer is set");

@@ -9,7 +9,7 @@
 
 #define SIM_PAGES   160u /* at most; more than two words of a bit set */
 #define SIM_THREADS 72u  /* at most; more than there are places for fetches */
-#define SIM_FETCHES (ENGINE_MAX_FETCHES + 8u)
+#define SIM_FETCHES (FETCH_TABLE_MAX + 8u)
 
 /** enum sim_bytes - what a present page holds */
 enum sim_bytes {

@@ -14,8 +14,9 @@
  *     @US EVENT [> EFFECT]        at this time (microseconds) this happens, and the engine wants that (nothing without >)
  *       fault P, write P, wpfault P             a message about a missing or write-protected page was read
  *       remove P, remove P..P, remove 0xOFF+0xLEN
- *       located zero|memory|elsewhere|failed [P..P]     answers the LOCATE before it; all that was asked about
- *       done [N], again [N], exists [N], unmapped [N], nomem [N], source [N], gone, refused     outcome, N pages done
+ *       located zero|memory|elsewhere|slow|failed [P..P]     answers the LOCATE before it; all that was asked about;
+ *                                               slow: elsewhere, but it can be copied from there
+ *       done [N], again [N], exists [N], unsure [N], unmapped [N], nomem [N], source [N], gone, refused     outcome, N pages done
  *       fetched P..P ok|failed
  *       tick
  *     EFFECT: locate|copy|zero|fetch P..P for P, unprotect P, wake P, each with the flags that it carries of
@@ -213,6 +214,9 @@ static void parse_located(struct trace *t, char **words, unsigned n, struct even
 {
     static const char *const names[] = {"zero", "memory", "elsewhere", "failed"};
 
+    ev->located.slow = n >= 2 && strcmp(words[1], "slow") == 0;
+    if (ev->located.slow)
+        words[1] = (char *)names[LOCATED_ELSEWHERE];
     ev->kind = EVENT_LOCATED;
     ev->located.asked = t->fx;
     ev->located.first = t->fx.first;

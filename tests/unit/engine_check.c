@@ -10,8 +10,8 @@ static bool is_on_its_way(const struct engine *e, pgno_t p)
 {
     if (pagetab_get(&e->block->pages, p) != PAGE_ABSENT)
         return false; /* it must not wait for bytes that are not wanted any more */
-    for (unsigned i = 0; i < e->n_fetches; i++) {
-        if (e->fetches[i].first <= p && p < e->fetches[i].end)
+    for (unsigned i = 0; i < e->fetches.n; i++) {
+        if (e->fetches.runs[i].first <= p && p < e->fetches.runs[i].end)
             return true;
     }
     return false;
@@ -34,7 +34,7 @@ static const char *check_waiting(const struct engine *e, const struct bitset *se
     for (pgno_t p = bitset_next(set, 0); p != BITSET_NONE; p = bitset_next(set, p + 1)) {
         if (is_on_its_way(e, p) || will_be_retried(e, p, protected))
             continue;
-        if (e->n_fetches == ENGINE_MAX_FETCHES && pagetab_get(&e->block->pages, p) == PAGE_ABSENT)
+        if (e->fetches.n == FETCH_TABLE_MAX && pagetab_get(&e->block->pages, p) == PAGE_ABSENT)
             continue; /* the next fetch that ends makes room, and has it tried again */
         (void)snprintf(verdict, sizeof(verdict),
                        "somebody waits for p%" PRIu64 " (%s, %s) and nothing will come of it", p,
@@ -47,14 +47,15 @@ static const char *check_waiting(const struct engine *e, const struct bitset *se
 
 static const char *check_fetches(const struct engine *e)
 {
-    if (e->n_fetches > ENGINE_MAX_FETCHES)
+    if (e->fetches.n > FETCH_TABLE_MAX)
         return "more fetches than there is room for";
-    for (unsigned i = 0; i < e->n_fetches; i++) {
-        if (e->fetches[i].first >= e->fetches[i].end || e->fetches[i].end > e->block->pages.n_pages)
+    for (unsigned i = 0; i < e->fetches.n; i++) {
+        if (e->fetches.runs[i].first >= e->fetches.runs[i].end ||
+            e->fetches.runs[i].end > e->block->pages.n_pages)
             return "a fetch of no pages, or beyond the last page";
         for (unsigned j = 0; j < i; j++) {
-            if (e->fetches[i].first == e->fetches[j].first &&
-                e->fetches[i].end == e->fetches[j].end)
+            if (e->fetches.runs[i].first == e->fetches.runs[j].first &&
+                e->fetches.runs[i].end == e->fetches.runs[j].end)
                 return "one run is being fetched twice";
         }
     }

@@ -232,7 +232,7 @@ static void a_fault_without_a_place_among_the_fetches_waits_for_one(void **state
     steps_init(&s, &crowded);
     for (pgno_t p = 0; p < 70; p++) {
         assert_wants(fault(&s, p, false), EFFECT_LOCATE, p, p, p + 1);
-        if (p < ENGINE_MAX_FETCHES)
+        if (p < FETCH_TABLE_MAX)
             assert_wants(located(&s, LOCATED_ELSEWHERE, p, p + 1), EFFECT_FETCH, p, p, p + 1);
         else
             assert_null(located(&s, LOCATED_ELSEWHERE, p, p + 1));
@@ -241,10 +241,10 @@ static void a_fault_without_a_place_among_the_fetches_waits_for_one(void **state
     assert_wants(fetched(&s, 10, 11, true), EFFECT_LOCATE, 10, 10, 11);
     assert_wants(located(&s, LOCATED_MEMORY, 10, 11), EFFECT_COPY, 10, 10, 11);
     assert_null(done(&s));
-    assert_wants(wait_for_tick(&s), EFFECT_LOCATE, ENGINE_MAX_FETCHES, ENGINE_MAX_FETCHES,
-                 ENGINE_MAX_FETCHES + 1);
-    assert_wants(located(&s, LOCATED_ELSEWHERE, ENGINE_MAX_FETCHES, ENGINE_MAX_FETCHES + 1),
-                 EFFECT_FETCH, ENGINE_MAX_FETCHES, ENGINE_MAX_FETCHES, ENGINE_MAX_FETCHES + 1);
+    assert_wants(wait_for_tick(&s), EFFECT_LOCATE, FETCH_TABLE_MAX, FETCH_TABLE_MAX,
+                 FETCH_TABLE_MAX + 1);
+    assert_wants(located(&s, LOCATED_ELSEWHERE, FETCH_TABLE_MAX, FETCH_TABLE_MAX + 1), EFFECT_FETCH,
+                 FETCH_TABLE_MAX, FETCH_TABLE_MAX, FETCH_TABLE_MAX + 1);
     steps_deinit(&s);
 }
 
