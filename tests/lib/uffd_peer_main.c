@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * uffd_peer_main.c - a VMM on strings: says to a pager whatever a test tells it to say
+ *
+ * A pager that was handed a userfaultfd and cannot serve it kills the process at the other end of the socket. So
+ * the handshake tests do not speak to the pager themselves: they start this program, one for each test, and
+ * move it by lines on stdin. Each line is answered with one line on stdout.
+ *
+ *     uffd_peer N_PAGES PAGE_BYTES [blocking|events]    maps and registers the memory, then prints "ready ADDRESS"
+ *                                                       events: ask for FORK, REMAP and UNMAP events too
+ *
+ *     connect PATH          "ok" or "error ERRNO"
+ *     send HEX [FD]...      the bytes, with these fds: uffd, uffd2 (one more), pipe, FILE-PATH
+ *     shut                  no more bytes will come (SHUT_WR)
+ *     close                 close the socket
+ *     setuid N              become another user (before connect)
+ *     touch PAGE            a thread reads the page's first word; "ok" at once, and later "page PAGE HEX-WORD"
+ *     unmap PAGE            munmap(2) of one page, which another mapping then takes the place of
+ *     fork                  fork(2); the child ends at once
+ *     quit                  exit 0
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "uffd_peer.h"
+
+#define WATCHDOG_SECONDS 60
+#define MORE_EVENTS      (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP)
+
+static uint8_t *memory;
+static size_t page_bytes;
+static int uffd = -1;
+static int sock = -1;
+
+static void answer(int r)
+{
+    if (r < 0)
+        printf("error %d %s\n", -r, strerror(-r));
+    else
+        printf("ok\n");
+    fflush(stdout);
+}
+
+static int fd_named(const char *name)
+{
+    int fd, ends[2];
+
+    if (!strcmp(name, "uffd"))
+        return uffd;
+    if (!strcmp(name, "uffd2"))
+        return peer_uffd_new(O_NONBLOCK, 0);
+    if (!strcmp(name, "pipe"))
+        return pipe2(ends, O_CLOEXEC) < 0 ? -1 : ends[0];
+    fd = open(name, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        peer_die(PEER_EXIT_USAGE, errno, "cannot open %s", name);
+    return fd;
+}
+
+static unsigned hex_digit(char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *at = memchr(digits, c, 16);
+
+    if (!at)
+        peer_die(PEER_EXIT_USAGE, 0, "not hex: %c", c);
+    return (unsigned)(at - digits);
+}
+
+static size_t hex_decode(const char *hex, uint8_t *out)
+{
+    size_t i, n = strlen(hex) / 2;
+
+    for (i = 0; i < n; i++)
+        out[i] = (uint8_t)(hex_digit(hex[2 * i]) << 4 | hex_digit(hex[2 * i + 1]));
+    return n;
+}
+
+static int command_send(char *save)
+{
+    const char *hex = strtok_r(NULL, " ", &save), *name;
+    uint8_t *bytes;
+    unsigned n_fds = 0;
+    int fds[8], r;
+    size_t n;
+
+    if (!hex)
+        peer_die(PEER_EXIT_USAGE, 0, "send: what?");
+    bytes = malloc(strlen(hex) / 2 + 1);
+    if (!bytes)
+        peer_die(PEER_EXIT_ABSENT, ENOMEM, "send");
+    n = hex_decode(hex, bytes);
+    while ((name = strtok_r(NULL, " ", &save)) && n_fds < 8)
+        fds[n_fds++] = fd_named(name);
+    r = peer_send(sock, bytes, n, fds, n_fds);
+    free(bytes);
+    return r;
+}
+
+static void *touch_thread(void *arg)
+{
+    uintptr_t page = (uintptr_t)arg;
+    uint64_t word = *(volatile uint64_t *)(memory + page * page_bytes);
+
+    printf("page %zu %016llx\n", (size_t)page, (unsigned long long)word);
+    fflush(stdout);
+    return NULL;
+}
+
+static int command_thread(void *(*fn)(void *), const char *arg)
+{
+    pthread_t t;
+
+    if (!arg)
+        return -EINVAL;
+    return -pthread_create(&t, NULL, fn, (void *)(uintptr_t)strtoul(arg, NULL, 0));
+}
+
+/* The calls that raise an event return when the pager has read it: in a thread, so that commands go on. */
+static void *unmap_thread(void *arg)
+{
+    uint8_t *at = memory + (uintptr_t)arg * page_bytes;
+
+    if (munmap(at, page_bytes) < 0 ||
+        mmap(at, page_bytes, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED)
+        peer_die(PEER_EXIT_ABSENT, errno, "cannot unmap a page");
+    printf("unmapped %zu\n", (size_t)(uintptr_t)arg);
+    fflush(stdout);
+    return NULL;
+}
+
+static void *fork_thread(void *arg)
+{
+    pid_t pid = fork();
+
+    (void)arg;
+    if (pid == 0)
+        _exit(0);
+    printf("forked %d\n", pid);
+    fflush(stdout);
+    return NULL;
+}
+
+static int command_connect(const char *path)
+{
+    sock = peer_connect(path ? path : "");
+    return sock < 0 ? sock : 0;
+}
+
+static int command(char *line)
+{
+    char *save = NULL;
+    const char *verb = strtok_r(line, " ", &save);
+
+    if (!verb)
+        return -EINVAL;
+    if (!strcmp(verb, "send"))
+        return command_send(save);
+    if (!strcmp(verb, "connect"))
+        return command_connect(strtok_r(NULL, " ", &save));
+    if (!strcmp(verb, "touch"))
+        return command_thread(touch_thread, strtok_r(NULL, " ", &save));
+    if (!strcmp(verb, "unmap"))
+        return command_thread(unmap_thread, strtok_r(NULL, " ", &save));
+    if (!strcmp(verb, "fork"))
+        return command_thread(fork_thread, "0");
+    if (!strcmp(verb, "shut"))
+        return shutdown(sock, SHUT_WR) < 0 ? -errno : 0;
+    if (!strcmp(verb, "close"))
+        return close(sock) < 0 ? -errno : 0;
+    if (!strcmp(verb, "setuid"))
+        return setuid((uid_t)atoi(save)) < 0 ? -errno : 0;
+    if (!strcmp(verb, "quit"))
+        exit(0);
+    return -ENOSYS;
+}
+
+int main(int argc, char **argv)
+{
+    size_t n_pages, len_bytes, cap = 0;
+    char *line = NULL;
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    const char *mode = argc > 3 ? argv[3] : "";
+    ssize_t n;
+
+    if (argc < 3)
+        peer_die(PEER_EXIT_USAGE, 0, "usage: uffd_peer N_PAGES PAGE_BYTES [blocking|events]");
+    alarm(WATCHDOG_SECONDS);
+    n_pages = strtoul(argv[1], NULL, 0);
+    page_bytes = strtoul(argv[2], NULL, 0);
+    len_bytes = n_pages * page_bytes;
+    if (page_bytes > 4096)
+        flags |= MAP_HUGETLB;
+    memory = mmap(NULL, len_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (memory == MAP_FAILED)
+        peer_die(PEER_EXIT_ABSENT, errno, "cannot map %zu pages of %zu", n_pages, page_bytes);
+    uffd = peer_uffd_new(!strcmp(mode, "blocking") ? 0 : O_NONBLOCK,
+                         !strcmp(mode, "events") ? MORE_EVENTS : 0);
+    peer_uffd_register(uffd, memory, len_bytes);
+    printf("ready %llu\n", (unsigned long long)(uintptr_t)memory);
+    fflush(stdout);
+    while ((n = getline(&line, &cap, stdin)) > 0) {
+        if (line[n - 1] == '\n')
+            line[n - 1] = '\0';
+        answer(command(line));
+    }
+    return 0;
+}
