@@ -30,7 +30,9 @@
 #include "uffd/install.h"
 #include "uffd/receive.h"
 
-#define INBOX_MSGS   (BLOCK_INBOX_BYTES / sizeof(struct uffd_msg))
+#define INBOX_MSGS (BLOCK_INBOX_BYTES / sizeof(struct uffd_msg))
+static_assert(WORKERS_MAX_JOBS >= FETCH_TABLE_MAX, "the workers take whatever the engine asks for");
+
 #define TICKS_A_TURN 32 /* retries between two looks at the message queue */
 
 /* What there is to do; bits, and the epoll data of the descriptor that says so */

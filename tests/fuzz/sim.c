@@ -98,6 +98,8 @@ static void build(struct sim *s)
     s->may_unregister = (flags & 0x1c) == 0x1c;
     s->may_restart = (flags & 0x60) == 0x60;
     s->may_fail = (flags & 0x98) == 0x98;
+    s->may_look = sim_chance(s, 2);
+    s->keeps_nothing = sim_chance(s, 6);
     spec.config = (struct engine_config){
         .around_pages = 1ull << sim_pick(s, 6),
         .track = s->track,

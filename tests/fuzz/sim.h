@@ -12,7 +12,8 @@
  * The kernel here is what is known of the real one: installs are refused from the moment a discard begins until the
  * discarding thread has run again after its REMOVE was read; faults are handed out before REMOVEs; between the end of the
  * refusals and the zap an install succeeds and is thrown away; EEXIST wakes nobody; a run that meets a page that is there
- * ends early; a thread may fall asleep on a page that has just been installed.
+ * ends early; a thread may fall asleep on a page that has just been installed; without a free huge page the answer is
+ * EEXIST, as if the page were there.
  *
  * What is checked (see sim_truth.c): no image bytes in a page whose REMOVE was read (I2), no zeroes where the image's
  * bytes belong (I6), every thread answered (I1), every waiting page in one of the places where engine.h says it is, no
@@ -33,8 +34,8 @@ struct sim_stats {
     uint64_t unprotects;
     uint64_t wakes;
     uint64_t fetches;
-    uint64_t outcomes[8]; /* by enum outcome */
-    uint64_t stops[8];    /* by enum stop_reason */
+    uint64_t outcomes[16]; /* by enum outcome */
+    uint64_t stops[8];     /* by enum stop_reason */
     uint64_t restarts;
     uint64_t zapped_again; /* pages installed between the end of the refusals and the zap */
     uint64_t stale_faults; /* threads that fell asleep on a page that was there */

@@ -92,6 +92,25 @@ static void put(struct sim *s, const struct effect *fx, pgno_t p)
     guest_wake(s, p);
 }
 
+static bool is_huge(const struct sim *s)
+{
+    return s->rig.block.geom.page_shift > 12;
+}
+
+/* say_exists() - EEXIST, and what the pager makes of it: for a huge page it may mean that there is no memory */
+static enum outcome say_exists(struct sim *s, const struct effect *fx, pgno_t p)
+{
+    struct sim_page *page = &s->pages[p];
+
+    if (is_huge(s) && !s->may_look)
+        return OUTCOME_UNSURE;
+    if (!page->present)
+        return OUTCOME_NOMEM;
+    if (pagetab_get(&s->rig.block.pages, p) == PAGE_ABSENT && p <= fx->page)
+        page->unrecorded = false; /* the engine knows of it when it is told so now */
+    return OUTCOME_EXISTS;
+}
+
 /* refusal() - why page @p, the @done-th of its run, is not put in place; OUTCOME_DONE: nothing is in the way */
 static enum outcome refusal(struct sim *s, const struct effect *fx, pgno_t p, uint64_t done)
 {
@@ -99,15 +118,12 @@ static enum outcome refusal(struct sim *s, const struct effect *fx, pgno_t p, ui
 
     if (page->unregistered)
         return OUTCOME_UNMAPPED;
-    if (s->nomem && costs_memory(s, fx))
+    if (s->nomem && costs_memory(s, fx) && !is_huge(s))
         return OUTCOME_NOMEM;
+    if (page->present || (s->nomem && costs_memory(s, fx)))
+        return done == 0 || sim_chance(s, 3) ? say_exists(s, fx, p) : OUTCOME_AGAIN;
     if (fx->kind == EFFECT_COPY && page->unreadable)
         return OUTCOME_SOURCE;
-    if (page->present) {
-        if (pagetab_get(&s->rig.block.pages, p) == PAGE_ABSENT && p <= fx->page)
-            s->pages[p].unrecorded = false; /* the engine knows of it when it is told so now */
-        return done == 0 || sim_chance(s, 3) ? OUTCOME_EXISTS : OUTCOME_AGAIN;
-    }
     if (done > 0 && sim_chance(s, 40))
         return OUTCOME_AGAIN; /* interrupted */
     return OUTCOME_DONE;
@@ -120,11 +136,8 @@ static enum outcome install(struct sim *s, const struct effect *fx, uint64_t *do
     for (pgno_t p = fx->first; p < fx->end; p++) {
         enum outcome why = refusal(s, fx, p, *done);
 
-        if (why != OUTCOME_DONE) {
-            if (why == OUTCOME_AGAIN && s->pages[p].present)
-                s->pages[p].unrecorded = true; /* it was not said that the page is there */
+        if (why != OUTCOME_DONE)
             return why;
-        }
         put(s, fx, p);
         ++*done;
     }

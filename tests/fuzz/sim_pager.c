@@ -29,6 +29,7 @@ static struct event locate(struct sim *s, const struct effect *fx)
         end++;
     ev.located.asked = *fx;
     ev.located.where = s->source_broken ? LOCATED_FAILED : where;
+    ev.located.slow = s->keeps_nothing;
     ev.located.first = first;
     ev.located.end = end;
     return ev;
@@ -187,7 +188,8 @@ void pager_fetch_ends(struct sim *s)
     ev.fetched.ok = !s->source_broken;
     s->fetches[i] = s->fetches[--s->n_fetches];
     for (pgno_t p = ev.fetched.first; p < ev.fetched.end && ev.fetched.ok; p++) {
-        if (!sim_chance(s, 50)) /* the page cache may lose it at once */
+        s->pages[p].fetched = true;
+        if (!s->keeps_nothing && !sim_chance(s, 50)) /* the page cache may lose it at once */
             s->pages[p].image = LOCATED_MEMORY;
     }
     deliver(s, ev);

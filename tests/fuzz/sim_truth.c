@@ -61,12 +61,21 @@ static void check_run(struct sim *s, const struct effect *fx)
                   nr(fx->page));
 }
 
+/* may_copy() - bytes in memory; or those that a fetch could not keep there, for the page alone that is waited for */
+static bool may_copy(const struct sim *s, const struct effect *fx, pgno_t p)
+{
+    const struct sim_page *page = &s->pages[p];
+
+    return page->image == LOCATED_MEMORY ||
+           (s->keeps_nothing && page->fetched && fx->end - fx->first == 1);
+}
+
 static void check_source(struct sim *s, const struct effect *fx)
 {
     for (pgno_t p = fx->first; p < fx->end; p++) {
         if (believed(s, p) != PAGE_ABSENT)
             sim_wrong(s, PAGE "the image is asked for what is not ABSENT", nr(p));
-        else if (fx->kind == EFFECT_COPY && s->pages[p].image != LOCATED_MEMORY)
+        else if (fx->kind == EFFECT_COPY && !may_copy(s, fx, p))
             sim_wrong(s, PAGE "is copied and not in memory", nr(p));
     }
 }
