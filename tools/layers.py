@@ -37,10 +37,10 @@ PUBLIC = {
 
 # Facts of the outside world that have one owner: header, and the folders or files that may include it.
 OWNERS = {
-    "linux/userfaultfd.h": ["src/uffd/", "src/base/linux_compat.h", "src/vmm/attach.c", "src/cli/bench_vmm.c"],
+    "linux/userfaultfd.h": ["src/uffd/", "src/base/linux_compat.h", "src/vmm/attach.c", "src/cli/bench/vmm.c"],
     "jansson.h": ["src/pager/", "src/cli/"],
-    "cairo.h": ["src/cli/cairo_load.h"],
-    "cairo-svg.h": ["src/cli/cairo_load.h"],
+    "cairo.h": ["src/cli/map/cairo_load.h"],
+    "cairo-svg.h": ["src/cli/map/cairo_load.h"],
     "pthread.h": ["src/base/", "src/pager/", "src/vmm/", "src/cli/", "src/source/"],
 }
 

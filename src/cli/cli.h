@@ -3,7 +3,7 @@
 #define CLI_CLI_H
 
 /*
- * cli.h - the verbs of the command line: one verb, one file
+ * cli.h - the verbs of the command line: one verb, one file or one folder
  *
  * Each takes its own part of the arguments (argv[0] is the verb) and returns the exit status: 0, CLI_FAILED when it
  * could not do what was asked, CLI_USAGE when it was asked wrongly.

@@ -62,7 +62,7 @@ static bool is_installed(const struct engine *e, pgno_t p)
     return state != PAGE_ABSENT && state != PAGE_REMOVED;
 }
 
-/* is_in_doubt() - is there perhaps no huge page for @p? Then a retry is due already */
+/* is_in_doubt() - is there perhaps no huge page for @p? Then it waits until e->doubt_until_ns */
 static bool is_in_doubt(const struct engine *e, pgno_t p, uint64_t now_ns)
 {
     return now_ns < e->doubt_until_ns && !is_installed(e, p);
@@ -155,6 +155,8 @@ static unsigned on_fault(struct engine *e, const struct event *ev, struct effect
     }
     p = geom_page_of(&e->block->geom, r, ev->fault.addr);
     bitset_add(protected ? &e->block->waiting_wp : &e->block->waiting, p);
+    if (is_in_doubt(e, p, ev->time_ns))
+        retry_by(e, e->doubt_until_ns);
     if (is_blocked(e, ev->time_ns) || is_in_doubt(e, p, ev->time_ns)) {
         counters(e)->deferred++;
         return 0;
@@ -426,7 +428,10 @@ static unsigned on_install_done(struct engine *e, const struct event *ev, struct
         put_off_again(e, ev->time_ns);
         return 0;
     case OUTCOME_UNSURE:
-        if (next == asked->page && !asked->unprotect && !is_installed(e, next))
+        if (next != asked->page)
+            return refused_run(
+                asked, fx); /* a neighbour: whether it is there or not, nobody asked for it */
+        if (!asked->unprotect && !is_installed(e, next))
             return doubted(e, next, ev->time_ns, fx);
         return exists(e, asked, next, ev->time_ns, fx);
     case OUTCOME_EXISTS:

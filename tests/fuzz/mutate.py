@@ -61,8 +61,16 @@ MUTATIONS = {
         "    bitset_drop_range(&e->block->waiting, first, min_u64(end + 1, e->block->pages.n_pages));\n",
     ),
     "fetches what is on its way already": (
-        "    if (join_fetch(e, p, write))\n        return 0;\n    return emit_locate(e, p, write, fx);\n",
+        "    if (fetch_table_join(&e->fetches, p, write))\n        return 0;\n    return emit_locate(e, p, write, fx);\n",
         "    return emit_locate(e, p, write, fx);\n",
+    ),
+    "forgets whom it keeps waiting in doubt": (
+        "        retry_by(e, e->doubt_until_ns);\n",
+        "        (void)e;\n",
+    ),
+    "reads what does not stay in memory for ever": (
+        "        if (asked->fetched && ev->located.slow) {\n",
+        "        if (false) {\n",
     ),
     "tries while it is refused": (
         "    return e->blocked && now_ns < e->retry_at_ns;\n",
@@ -89,6 +97,14 @@ MUTATIONS = {
     "takes a stranger's page for the image's": (
         "        pagetab_step(&e->block->pages, PAGE_EV_FOUND, p, p + 1);\n    counters(e)->pages_found++;\n",
         "        (void)p;\n    counters(e)->pages_found++;\n",
+    ),
+    "takes a huge page without memory for installed": (
+        "        if (!asked->unprotect && !is_installed(e, next))\n",
+        "        if (false)\n",
+    ),
+    "takes a huge neighbour without memory for installed": (
+        "        if (next != asked->page)\n            return refused_run(asked, fx);",
+        "        if (next != asked->page)\n            return exists(e, asked, next, ev->time_ns, fx);",
     ),
     "does not record the first write": (
         "            pagetab_step(&e->block->pages, PAGE_EV_WRITTEN, p, p + 1);\n",

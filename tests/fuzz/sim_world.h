@@ -30,6 +30,7 @@ struct sim_page {
     bool parted;          /* a part of it was discarded */
     bool unrecorded; /* a pager died between the ioctl and its record, or it left the userfaultfd */
     bool unreadable; /* the file ends before it */
+    bool fetched;    /* a worker has brought its bytes once */
     enum located image; /* ZERO, MEMORY or ELSEWHERE */
 };
 
@@ -78,6 +79,10 @@ struct sim {
     bool may_unregister; /* the VMM takes ranges out of the userfaultfd */
     bool may_restart;    /* pagers die and others take over */
     bool may_fail; /* the source fails, memory is short for long, the VMM dies: ends in a stop */
+    bool
+        may_look; /* the VMM\'s page table tells "a huge page is there" from "no huge page is free" */
+    bool
+        keeps_nothing; /* the storage\'s bytes never stay in memory, but can be copied from where they are */
     pgno_t n_pages;
 
     struct sim_page pages[SIM_PAGES];

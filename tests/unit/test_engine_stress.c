@@ -62,9 +62,9 @@ static void no_schedule_leads_to_a_wrong_byte_or_a_thread_that_never_goes_on(voi
 /* The same schedules each time: they are enough for everything that can happen to happen. */
 static void everything_that_can_happen_does_happen(void **state)
 {
-    static const enum outcome outcomes[] = {OUTCOME_DONE,     OUTCOME_AGAIN, OUTCOME_EXISTS,
-                                            OUTCOME_UNMAPPED, OUTCOME_NOMEM, OUTCOME_SOURCE,
-                                            OUTCOME_GONE};
+    static const enum outcome outcomes[] = {OUTCOME_DONE,   OUTCOME_AGAIN,    OUTCOME_EXISTS,
+                                            OUTCOME_UNSURE, OUTCOME_UNMAPPED, OUTCOME_NOMEM,
+                                            OUTCOME_SOURCE, OUTCOME_GONE};
     static const enum stop_reason stops[] = {STOP_VMM_GONE, STOP_SOURCE, STOP_NOMEM};
     static uint8_t bytes[SCHEDULE_BYTES_MAX];
     struct sim_stats s = {0};

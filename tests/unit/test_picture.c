@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/picture.h"
-#include "cli/picture_caption.h"
-#include "cli/picture_term.h"
-#include "cli/size_text.h"
+#include "cli/map/picture.h"
+#include "cli/map/picture_caption.h"
+#include "cli/map/picture_term.h"
+#include "cli/map/size_text.h"
 
 #define MAX_TEST_REGIONS 40u
 

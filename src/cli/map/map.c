@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * map.c - `thaw map`: the picture of a guest's memory as its pager sees it
+ *
+ *     which pager?  a file's name, a pid, or the only one that runs
+ *     read          the state file, once (cli/map/state_list.h)
+ *     draw          into a file (cli/map/picture_image.h) or onto the terminal (cli/map/picture_term.h)
+ *
+ * The pager does not notice. A state file that a dead pager left behind is drawn and called stale;
+ * it is never the answer to "the only one that runs".
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "cli/cli.h"
+#include "cli/map/picture_image.h"
+#include "cli/map/picture_term.h"
+#include "cli/map/size_text.h"
+#include "cli/map/state_list.h"
+#include "pager/state_file.h"
+
+/* struct request - the command line, understood */
+struct request {
+    const char *which;  /* PID or STATEFILE; NULL: the only one */
+    const char *dir;    /* NULL: the default */
+    const char *output; /* NULL: the terminal */
+    enum image_kind kind;
+    bool help;
+};
+
+static void print_help(void)
+{
+    printf("usage: thaw map [PID | STATEFILE] [--state DIR] [-o FILE.svg | FILE.png]\n"
+           "\n"
+           "Draws a guest's memory, a cell a page or a group of pages, coloured by state.\n"
+           "\n"
+           "  PID          of the pager; without it the only pager that runs is taken\n"
+           "  STATEFILE    a pager's state file, for pagers with another state directory\n"
+           "  --state DIR  where state files are (default: as thaw serve)\n"
+           "  -o FILE      write an SVG or PNG, by the name's ending, instead of the terminal\n");
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text);
+    size_t m = strlen(end);
+
+    return n > m && strcasecmp(text + n - m, end) == 0;
+}
+
+static int parse_arguments(int argc, char **argv, struct request *req)
+{
+    static const struct option options[] = {
+        {"state", required_argument, NULL, 's'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    int c;
+
+    opterr = 0;
+    optind = 1;
+    while ((c = getopt_long(argc, argv, ":o:h", options, NULL)) != -1) {
+        if (c == 'h')
+            req->help = true;
+        else if (c == 's')
+            req->dir = optarg;
+        else if (c == 'o')
+            req->output = optarg;
+        else if (c == ':')
+            return cli_usage_error("map", "%s needs a value", argv[optind - 1]);
+        else
+            return cli_usage_error("map", "unknown option %s", argv[optind - 1]);
+    }
+    if (optind < argc)
+        req->which = argv[optind++];
+    if (optind < argc)
+        return cli_usage_error("map", "unexpected argument %s", argv[optind]);
+    if (req->output && ends_with(req->output, ".png"))
+        req->kind = IMAGE_PNG;
+    else if (req->output && ends_with(req->output, ".svg"))
+        req->kind = IMAGE_SVG;
+    else if (req->output)
+        return cli_usage_error("map", "%s ends in neither .svg nor .png", req->output);
+    return CLI_OK;
+}
+
+/* One line a pager, for people who must choose. */
+static void print_choice(const char *dir, int pid)
+{
+    _cleanup_(state_freep) struct state_copy *s = NULL;
+    char path[PATH_MAX];
+
+    if (state_path(dir, pid, path, sizeof(path)) < 0)
+        return;
+    if (state_read(path, &s) < 0)
+        (void)fprintf(stderr, "  %-8d %s\n", pid, err_text());
+    else
+        (void)fprintf(stderr, "  %-8d %s of process %d%s\n", pid,
+                      size_text(s->block.header->n_pages << s->block.header->page_shift),
+                      s->block.header->vmm_pid, s->stale ? ", STALE: the pager has ended" : "");
+}
+
+/* The only pager that runs. Errors are printed. */
+static int find_only(const char *dir, char *path, size_t len)
+{
+    _cleanup_(state_list_freep) struct state_list *list = NULL;
+    unsigned n_running = 0;
+
+    if (state_list_read(dir, &list) < 0)
+        return cli_error("map", "%s", err_text());
+    for (unsigned i = 0; i < list->n; i++) {
+        _cleanup_(state_freep) struct state_copy *s = NULL;
+        char candidate[PATH_MAX];
+
+        if (state_path(dir, list->pids[i], candidate, sizeof(candidate)) < 0)
+            return cli_error("map", "%s", err_text());
+        if (state_read(candidate, &s) < 0 || s->stale)
+            continue;
+        n_running++;
+        if (snprintf(path, len, "%s", candidate) >= (int)len)
+            return cli_error("map", "directory name %s is too long", dir);
+    }
+    if (n_running == 1)
+        return CLI_OK;
+    if (list->n == 0)
+        return cli_error("map", "no pager has a state file in %s", dir);
+    (void)cli_error("map", "%u pagers run with state files in %s; say which, by pid:", n_running,
+                    dir);
+    for (unsigned i = 0; i < list->n; i++)
+        print_choice(dir, list->pids[i]);
+    return CLI_FAILED;
+}
+
+/* The state file that is meant. Errors are printed. */
+static int find_file(const struct request *req, char *path, size_t len)
+{
+    char default_dir[PATH_MAX];
+    const char *dir = req->dir;
+    uint64_t pid = 0;
+
+    if (req->which && cli_parse_u64(req->which, INT32_MAX, &pid) < 0) {
+        if (snprintf(path, len, "%s", req->which) >= (int)len)
+            return cli_error("map", "file name is too long");
+        return CLI_OK;
+    }
+    if (!dir) {
+        if (state_dir_default(default_dir, sizeof(default_dir)) < 0)
+            return cli_error("map", "%s", err_text());
+        dir = default_dir;
+    }
+    if (!req->which)
+        return find_only(dir, path, len);
+    if (state_path(dir, (int)pid, path, len) < 0)
+        return cli_error("map", "%s", err_text());
+    return CLI_OK;
+}
+
+static struct picture_limits limits_of_output(const struct request *req, enum term_style *style)
+{
+    struct winsize window = {0};
+
+    *style = TERM_PLAIN;
+    if (req->output)
+        return image_limits();
+    if (isatty(STDOUT_FILENO)) {
+        *style = TERM_COLOUR;
+        (void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &window);
+    }
+    return term_limits(*style, window.ws_col, window.ws_row);
+}
+
+int cli_map(int argc, char **argv)
+{
+    _cleanup_(state_freep) struct state_copy *s = NULL;
+    _cleanup_(picture_freep) struct picture *p = NULL;
+    struct request req = {0};
+    struct picture_limits limits;
+    enum term_style style;
+    struct caption caption;
+    char path[PATH_MAX];
+    int r;
+
+    r = parse_arguments(argc, argv, &req);
+    if (r != CLI_OK)
+        return r;
+    if (req.help) {
+        print_help();
+        return CLI_OK;
+    }
+    r = find_file(&req, path, sizeof(path));
+    if (r != CLI_OK)
+        return r;
+    if (state_read(path, &s) < 0)
+        return cli_error("map", "%s", err_text());
+    limits = limits_of_output(&req, &style);
+    if (picture_new(&p, &s->block, &limits) < 0)
+        return cli_error("map", "no memory for the picture");
+    caption_make(&caption, &s->block, p, s->stale);
+    if (!req.output) {
+        term_draw(stdout, p, &s->block.geom, &caption, style);
+        return fflush(stdout) == 0 ? CLI_OK : cli_error("map", "cannot write: %s", strerror(errno));
+    }
+    if (image_write(req.output, req.kind, p, &s->block.geom, &caption) < 0)
+        return cli_error("map", "%s", err_text());
+    return CLI_OK;
+}
