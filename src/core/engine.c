@@ -294,8 +294,11 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
         counters(e)->deferred++;
         return 0;
     }
-    if (fetch_table_join(&e->fetches, p, write))
-        return 0; /* another read brings it too: the source drew its lines differently then */
+    /* What another read brings too waits for that one: the source drew its lines differently then. */
+    while (p < end && fetch_table_join(&e->fetches, p, write))
+        p = next_wanted(e, p + 1, end);
+    if (p == end)
+        return 0;
     /* Asked again, not copied blindly: the page cache may have lost the bytes meanwhile. */
     (void)emit_locate(e, p, write, fx);
     fx->fetched = true;
@@ -428,9 +431,8 @@ static unsigned on_install_done(struct engine *e, const struct event *ev, struct
         put_off_again(e, ev->time_ns);
         return 0;
     case OUTCOME_UNSURE:
-        if (next != asked->page)
-            return refused_run(
-                asked, fx); /* a neighbour: whether it is there or not, nobody asked for it */
+        if (next != asked->page) /* a neighbour: whether it is there or not, nobody asked for it */
+            return refused_run(asked, fx);
         if (!asked->unprotect && !is_installed(e, next))
             return doubted(e, next, ev->time_ns, fx);
         return exists(e, asked, next, ev->time_ns, fx);

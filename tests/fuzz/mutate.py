@@ -103,8 +103,8 @@ MUTATIONS = {
         "        if (false)\n",
     ),
     "takes a huge neighbour without memory for installed": (
-        "        if (next != asked->page)\n            return refused_run(asked, fx);",
-        "        if (next != asked->page)\n            return exists(e, asked, next, ev->time_ns, fx);",
+        "nobody asked for it */\n            return refused_run(asked, fx);\n",
+        "nobody asked for it */\n            return exists(e, asked, next, ev->time_ns, fx);\n",
     ),
     "does not record the first write": (
         "            pagetab_step(&e->block->pages, PAGE_EV_WRITTEN, p, p + 1);\n",

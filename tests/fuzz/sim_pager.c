@@ -186,7 +186,9 @@ void pager_fetch_ends(struct sim *s)
     ev.fetched.first = s->fetches[i].first;
     ev.fetched.end = s->fetches[i].end;
     ev.fetched.ok = !s->source_broken;
-    s->fetches[i] = s->fetches[--s->n_fetches];
+    s->n_fetches--;
+    for (; i < s->n_fetches; i++) /* in order: when no choice is left, the oldest ends first */
+        s->fetches[i] = s->fetches[i + 1];
     for (pgno_t p = ev.fetched.first; p < ev.fetched.end && ev.fetched.ok; p++) {
         s->pages[p].fetched = true;
         if (!s->keeps_nothing && !sim_chance(s, 50)) /* the page cache may lose it at once */

@@ -166,7 +166,7 @@ def test_a_message_that_ends_in_the_middle_is_refused(lab, memory, length):
     pager, peer = start(lab, memory)
     text = text_of(peer.region())[:length]
     assert peer.send(text, "uffd") == 0
-    assert peer.tell("shut") == 0
+    assert peer.tell("shut") in (0, None)  # None: thaw has stopped it before it could answer
     assert_refused(pager, peer, "handshake", "closed", "middle", str(len(text)))
 
 

@@ -219,6 +219,93 @@ static void cold_bytes_are_elsewhere_until_they_are_fetched(void **state)
     (void)source_free(s);
 }
 
+/* warm() - bring exactly these pages into the page cache, without readahead */
+static void warm(uint64_t off, uint64_t len)
+{
+    _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char page[PAGE];
+
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);
+    for (uint64_t done = 0; done < len; done += PAGE)
+        assert_int_equal(pread(fd, page, PAGE, (off_t)(off + done)), PAGE);
+}
+
+static void of_a_window_that_is_partly_cached_the_cached_run_is_in_memory(void **state)
+{
+    struct source *s;
+    struct thaw_extent x;
+
+    (void)state;
+    write_at(0, 64 * PAGE);
+    s = open_source(64 * PAGE);
+    drop_from_cache(0, 64 * PAGE);
+    warm(20 * PAGE, 4 * PAGE);
+    x = locate(s, 17 * PAGE, 16 * PAGE, 32 * PAGE);
+    if (x.where == THAW_WHERE_MEMORY) {
+        (void)source_free(s);
+        skip(); /* a file system that keeps more in memory than was asked for */
+    }
+    assert_int_equal(x.where, THAW_WHERE_ELSEWHERE);
+    x = locate(s, 21 * PAGE, 16 * PAGE, 32 * PAGE);
+    assert_int_equal(x.where, THAW_WHERE_MEMORY);
+    assert_int_equal(x.first, 20 * PAGE);
+    assert_int_equal(x.end, 24 * PAGE);
+    (void)source_free(s);
+}
+
+static void a_huge_page_that_is_partly_cached_is_elsewhere(void **state)
+{
+    struct source *s;
+    struct thaw_extent x;
+
+    (void)state;
+    write_at(0, 2 * HUGE_PAGE);
+    s = open_source(2 * HUGE_PAGE);
+    drop_from_cache(0, 2 * HUGE_PAGE);
+    warm(0, 100 * PAGE);
+    assert_int_equal(source_locate(s, &x, 0, 0, HUGE_PAGE, HUGE_PAGE), 0);
+    if (x.where == THAW_WHERE_MEMORY) {
+        (void)source_free(s);
+        skip();
+    }
+    assert_int_equal(x.where, THAW_WHERE_ELSEWHERE);
+    assert_int_equal(source_fetch(s, 0, HUGE_PAGE), 0);
+    assert_int_equal(source_locate(s, &x, 0, 0, HUGE_PAGE, HUGE_PAGE), 0);
+    assert_int_equal(x.where, THAW_WHERE_MEMORY);
+    assert_int_equal(x.end, HUGE_PAGE);
+    (void)source_free(s);
+}
+
+static void a_window_wider_than_any_pager_asks_for_is_refused(void **state)
+{
+    struct source *s;
+    struct thaw_extent x;
+
+    (void)state;
+    write_at(0, 2 * HUGE_PAGE);
+    s = open_source(2 * HUGE_PAGE);
+    drop_from_cache(0, 2 * HUGE_PAGE);
+    if (source_locate(s, &x, 0, 0, 2 * HUGE_PAGE, PAGE) == 0) {
+        (void)source_free(s);
+        skip(); /* all of it is in memory: nothing had to be looked at page by page */
+    }
+    assert_non_null(strstr(err_text(), "1024 pages"));
+    (void)source_free(s);
+}
+
+static void what_was_seen_to_be_cached_is_believed_for_a_while(void **state)
+{
+    struct source *s;
+
+    (void)state;
+    write_at(0, 64 * PAGE);
+    s = open_source(64 * PAGE);
+    assert_int_equal(locate(s, 0, 0, PAGE).where, THAW_WHERE_MEMORY);
+    drop_from_cache(0, 64 * PAGE);
+    assert_int_equal(locate(s, 9 * PAGE, 9 * PAGE, 10 * PAGE).where, THAW_WHERE_MEMORY);
+    (void)source_free(s);
+}
+
 static void holes_of_the_file_are_zero(void **state)
 {
     struct source *s;
@@ -353,6 +440,10 @@ int main(void)
         FILE_TEST(a_fragmented_window_is_taken_as_data_but_not_the_page_itself),
         FILE_TEST(bytes_in_the_page_cache_are_in_memory),
         FILE_TEST(cold_bytes_are_elsewhere_until_they_are_fetched),
+        FILE_TEST(of_a_window_that_is_partly_cached_the_cached_run_is_in_memory),
+        FILE_TEST(a_huge_page_that_is_partly_cached_is_elsewhere),
+        FILE_TEST(a_window_wider_than_any_pager_asks_for_is_refused),
+        FILE_TEST(what_was_seen_to_be_cached_is_believed_for_a_while),
         FILE_TEST(holes_of_the_file_are_zero),
         FILE_TEST(a_file_that_shrinks_within_a_page_is_an_error_at_once),
         FILE_TEST(what_is_no_memory_file_is_refused_with_its_name),
