@@ -55,14 +55,22 @@ static void split(const uint64_t *w, uint64_t in_range, uint64_t in_state[N_PAGE
     in_state[PAGE_DIRTY] |= in_range & ~known;
 }
 
-/* assign() - put the pages @mask of the group @w into @state */
+/*
+ * assign() - put the pages @mask of the group @w into @state
+ *
+ * Bits are set before others are cleared, in program order, whatever the compiler would like: page_states.def says why.
+ */
 static void assign(uint64_t *w, uint64_t mask, enum page_state state)
 {
-    for (unsigned plane = 0; plane < PAGETAB_PLANES; plane++) {
+    for (unsigned plane = PAGETAB_PLANES; plane-- > 0;) {
         if ((state >> plane) & 1)
             w[plane] |= mask;
-        else
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    }
+    for (unsigned plane = 0; plane < PAGETAB_PLANES; plane++) {
+        if (!((state >> plane) & 1))
             w[plane] &= ~mask;
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
     }
 }
 

@@ -162,6 +162,40 @@ static void zeroes_read_as_zero_and_a_write_as_itself(void **state)
                      PAGE_READS_SELF);
 }
 
+/* is_harmless() - may a pager be killed while a page that goes from @from to @to has the bits @code? */
+static bool is_harmless(enum page_event ev, unsigned from, unsigned to, unsigned code)
+{
+    bool dirty = code >= PAGE_DIRTY; /* the page table takes codes that are no state for DIRTY */
+
+    return code == from || code == to || dirty ||
+           ev == PAGE_EV_REMOVE ||                    /* another pager applies it again */
+           (to == PAGE_ZERO && code == PAGE_REMOVED); /* zero as well */
+}
+
+static void a_pager_killed_in_the_middle_of_a_change_leaves_nothing_wrong(void **state)
+{
+    (void)state;
+    for (unsigned ev = 0; ev < N_PAGE_EVENTS; ev++) {
+        for (unsigned from = 0; from < N_PAGE_STATES; from++) {
+            unsigned to = page_edges[ev][from];
+            unsigned code = from;
+
+            if (to == PAGE_NO_EDGE)
+                continue;
+            /* As pagetab.c stores it: bits are set from the highest down, then cleared from the lowest up. */
+            for (unsigned bit = 3; bit-- > 0;) {
+                code |= to & (1u << bit);
+                assert_true(is_harmless((enum page_event)ev, from, to, code));
+            }
+            for (unsigned bit = 0; bit < 3; bit++) {
+                code &= to | ~(1u << bit);
+                assert_true(is_harmless((enum page_event)ev, from, to, code));
+            }
+            assert_int_equal(code, to);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +211,7 @@ int main(void)
         cmocka_unit_test(a_write_is_seen_only_on_pages_that_are_installed),
         cmocka_unit_test(a_page_of_unknown_bytes_is_never_taken_for_the_images),
         cmocka_unit_test(zeroes_read_as_zero_and_a_write_as_itself),
+        cmocka_unit_test(a_pager_killed_in_the_middle_of_a_change_leaves_nothing_wrong),
     };
 
     test_watchdog();
