@@ -24,7 +24,7 @@ VALUE_WIDTH = 150
 BAR_HEIGHT = 16
 ROW_HEIGHT = 24
 COLOURS = {"handler": "#3465a4", "baseline": "#b8b8b0"}
-AROUND = {"sequential": "a page, all touches", "random": "p50 (bar) and p99 (line) of a fault"}
+AROUND = {"sequential": "a page, all touches", "random": "p50 (bar) and p99 (line) of a touch"}
 
 
 def parse_arguments(argv):

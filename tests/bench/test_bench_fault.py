@@ -98,10 +98,16 @@ def test_a_small_run_has_a_row_for_everything(folder):
         assert len(job["runs"]) == 1
         assert 0 < job["median"]["p50_ns"] <= job["median"]["p90_ns"] <= job["median"]["p99_ns"]
     assert {m["handler"] for m in results["memory"]} == set(handlers)
+    for job in results["memory"]:
+        assert job["median"]["handler_rss_beyond_file_bytes"] > 0
+        assert job["median"]["handler_start_cpu_ns"] > 0
     aims = [aim["what"] for aim in results["aims"]]
     assert len(aims) == 1 + 3 * len(placements)
     for aim in aims:
         assert aim in run.stdout
+    for aim in results["aims"]:
+        assert aim["low"] <= aim["figure"] <= aim["high"]  # one round: all three are the same
+        assert aim["verdict"] in ("met", "missed")
 
 
 def test_every_touch_is_a_fault_without_fault_around_and_few_are_with_it(folder):

@@ -6,6 +6,9 @@
  * costs two context switches or two wake-ups, and what these cost is the machine's affair. They
  * hold for one faulting thread and 4 KiB pages; a file that is in the page cache; for the latency,
  * pages in random order, one at a time.
+ *
+ * A round is an experiment by itself: all its runs are made within a short time. Where the rounds
+ * do not agree about an aim, the answer is that this measurement does not tell.
  */
 
 #include "cli/bench/aims.h"
@@ -29,9 +32,48 @@ static void add(struct aims *a, const struct bench_aim *aim)
         a->list[a->n++] = *aim;
 }
 
-bool bench_aim_is_met(const struct bench_aim *aim)
+static bool keeps(const struct bench_aim *aim, double figure)
 {
-    return aim->at_least ? aim->figure >= aim->limit : aim->figure <= aim->limit;
+    return aim->at_least ? figure >= aim->limit : figure <= aim->limit;
+}
+
+enum bench_verdict bench_aim_verdict(const struct bench_aim *aim)
+{
+    bool low_keeps = keeps(aim, aim->low);
+
+    if (low_keeps != keeps(aim, aim->high))
+        return BENCH_UNSETTLED;
+    return low_keeps ? BENCH_MET : BENCH_MISSED;
+}
+
+const char *bench_verdict_name(enum bench_verdict verdict)
+{
+    static const char *const names[] = {
+        [BENCH_MET] = "met",
+        [BENCH_MISSED] = "missed",
+        [BENCH_UNSETTLED] = "unsettled",
+    };
+
+    return names[verdict];
+}
+
+/* Sets the figure, @of divided by @by (a job, or NULL and then by @unit), and its range over the
+ * rounds. */
+static void set_figure(struct bench_aim *aim, enum bench_figure figure, const struct bench_job *of,
+                       const struct bench_job *by, double unit)
+{
+    unsigned n = by && by->n_runs < of->n_runs ? by->n_runs : of->n_runs;
+
+    aim->figure = of->median[figure] / (by ? by->median[figure] : unit);
+    aim->low = INFINITY;
+    aim->high = -INFINITY;
+    for (unsigned i = 0; i < n; i++) {
+        double one = of->runs[i][figure] / (by ? by->runs[i][figure] : unit);
+
+        /* by hand: fmin() would load the maths library into every pager, which is the same program */
+        aim->low = one < aim->low ? one : aim->low;
+        aim->high = one > aim->high ? one : aim->high;
+    }
 }
 
 static void add_latency(struct aims *a, const struct bench_results *res, enum bench_place place,
@@ -46,7 +88,7 @@ static void add_latency(struct aims *a, const struct bench_results *res, enum be
     if (!ping || !job)
         return;
     (void)snprintf(aim.what, sizeof(aim.what), "p50 of a fault, %s", bench_place_name(place));
-    aim.figure = job->median[BENCH_P50_NS] / ping->median[BENCH_P50_NS];
+    set_figure(&aim, BENCH_P50_NS, job, ping, 1);
     add(a, &aim);
 }
 
@@ -59,7 +101,7 @@ static void add_cpu(struct aims *a, const struct bench_results *res, enum bench_
     if (!job)
         return;
     (void)snprintf(aim.what, sizeof(aim.what), "handler CPU a fault, %s", bench_place_name(place));
-    aim.figure = job->median[BENCH_CPU_NS] / 1000;
+    set_figure(&aim, BENCH_CPU_NS, job, NULL, 1000);
     add(a, &aim);
 }
 
@@ -75,7 +117,7 @@ static void add_around(struct aims *a, const struct bench_results *res, enum ben
         return;
     (void)snprintf(aim.what, sizeof(aim.what), "sequential with fault-around, %s",
                    bench_place_name(place));
-    aim.figure = single->median[BENCH_TOTAL_NS] / around->median[BENCH_TOTAL_NS];
+    set_figure(&aim, BENCH_TOTAL_NS, single, around, 1);
     add(a, &aim);
 }
 
@@ -89,7 +131,7 @@ static void add_rss(struct aims *a, const struct bench_results *res)
             continue;
         (void)snprintf(aim.what, sizeof(aim.what), "handler RSS beyond the file, %llu MiB guest",
                        (unsigned long long)(res->options->rss_size_bytes / MIB));
-        aim.figure = job->median[BENCH_RSS] / (double)MIB;
+        set_figure(&aim, BENCH_RSS, job, NULL, (double)MIB);
         add(a, &aim);
     }
 }

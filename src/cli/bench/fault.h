@@ -48,13 +48,14 @@ enum bench_figure {
     BENCH_P50_NS, /* of the touched pages' times */
     BENCH_P90_NS,
     BENCH_P99_NS,
-    BENCH_TOTAL_NS,   /* from the first touch to the last thread's end */
-    BENCH_TOUCHED,    /* pages touched */
-    BENCH_FAULTS,     /* faults that the touching threads took */
-    BENCH_CPU_NS,     /* CPU time of the handler, a fault */
-    BENCH_RSS,        /* bytes resident in the handler beyond the memory file's mapping */
-    BENCH_ANONYMOUS,  /* bytes of these that are anonymous */
-    BENCH_PAGETABLES, /* bytes of page tables of the handler */
+    BENCH_TOTAL_NS,     /* from the first touch to the last thread's end */
+    BENCH_TOUCHED,      /* pages touched */
+    BENCH_FAULTS,       /* faults that the touching threads took */
+    BENCH_CPU_NS,       /* CPU time of the handler, a fault */
+    BENCH_START_CPU_NS, /* CPU time of the handler before the first timed touch */
+    BENCH_RSS,          /* bytes resident in the handler beyond the memory file's mapping */
+    BENCH_ANONYMOUS,    /* bytes of these that are anonymous */
+    BENCH_PAGETABLES,   /* bytes of page tables of the handler */
     BENCH_N_FIGURES,
 };
 

@@ -6,7 +6,7 @@
  *       "jobs": [ { "kind", "handler", "placement", "pattern", "threads",
  *                   "median": {FIGURE: number}, "runs": [ {FIGURE: number} ] } ],
  *       "memory": [ the same, on the guest of rss_size_bytes ],
- *       "aims": [ { "what", "figure", "unit", "limit", "at_least", "met" } ] }
+ *       "aims": [ { "what", "figure", "low", "high", "unit", "limit", "at_least", "verdict" } ] }
  *
  * Figures are named by bench_figure_name(); one that does not apply is left out.
  */
@@ -65,9 +65,11 @@ static json_t *aims_json(const struct bench_results *res)
 
     for (unsigned i = 0; i < n; i++)
         (void)json_array_append_new(
-            list, json_pack("{s:s, s:f, s:s, s:f, s:b, s:b}", "what", aims[i].what, "figure",
-                            aims[i].figure, "unit", aims[i].unit, "limit", aims[i].limit,
-                            "at_least", aims[i].at_least, "met", bench_aim_is_met(&aims[i])));
+            list,
+            json_pack("{s:s, s:f, s:f, s:f, s:s, s:f, s:b, s:s}", "what", aims[i].what, "figure",
+                      aims[i].figure, "low", aims[i].low, "high", aims[i].high, "unit",
+                      aims[i].unit, "limit", aims[i].limit, "at_least", aims[i].at_least, "verdict",
+                      bench_verdict_name(bench_aim_verdict(&aims[i]))));
     return list;
 }
 

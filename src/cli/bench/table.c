@@ -121,18 +121,22 @@ static void print_block(FILE *out, const struct bench_results *res, enum bench_p
 static void print_rss(FILE *out, const struct bench_results *res)
 {
     if (res->n_rss_jobs == 0) {
-        fprintf(out, "memory of the handlers: %s\n\n", res->rss_note);
+        fprintf(out, "memory and start-up of the handlers: %s\n\n", res->rss_note);
         return;
     }
-    fprintf(out, "memory of the handlers, guest of %llu MiB touched from end to end; KiB\n",
+    fprintf(out,
+            "the handlers on a guest of %llu MiB, touched from end to end; KiB, and ms of CPU\n",
             (unsigned long long)(res->options->rss_size_bytes / MIB));
-    fprintf(out, "%-28s%16s%12s%14s\n", "handler", "RSS beyond file", "anonymous", "page tables");
+    fprintf(out, "%-28s%16s%12s%14s%14s\n", "handler", "RSS beyond file", "anonymous",
+            "page tables", "start-up CPU");
     for (unsigned i = 0; i < res->n_rss_jobs; i++) {
         const double *m = res->rss_jobs[i].median;
 
-        fprintf(out, "%-28s%16.0f%12.0f%14.0f\n", bench_job_name(&res->rss_jobs[i]),
+        fprintf(out, "%-28s%16.0f%12.0f%14.0f", bench_job_name(&res->rss_jobs[i]),
                 m[BENCH_RSS] / (double)KIB, m[BENCH_ANONYMOUS] / (double)KIB,
                 m[BENCH_PAGETABLES] / (double)KIB);
+        print_number(out, 13, 1, m[BENCH_START_CPU_NS] / 1e6);
+        fputc('\n', out);
     }
     fputc('\n', out);
 }
@@ -145,8 +149,10 @@ static void print_notes(FILE *out, const struct bench_results *res)
         "touches, %s around the touch, its %.0f ns included. total: first touch to last\n"
         "thread's end. faults: the kernel's count in the touching threads. CPU: of all of the\n"
         "handler's threads by their schedstat, from the first touch to the last. RSS: smaps,\n"
-        "without the memory file's mapping. x ping: p50 to the p50 of a byte through a pipe\n"
-        "and back, same placement. x file: total to that of a private mapping of the file, read.\n"
+        "without the memory file's mapping. start-up CPU: what a handler did before the first "
+        "timed\n"
+        "touch; no other figure contains it. x ping: p50 to the p50 of a byte through a pipe and\n"
+        "back, same placement. x file: total to that of a private mapping of the file, read.\n"
         "[anonymous]: first write. [file], [file-write]: private file mapping, read, written.\n"
         "The file was in the page cache; as much memory as the guest has was used and freed\n"
         "before each run.\n",
@@ -166,11 +172,14 @@ static void print_aims(FILE *out, const struct bench_results *res)
 
     if (n == 0)
         return;
-    fprintf(out, "aims (1 thread; latency and CPU: random, no fault-around)\n");
+    fprintf(
+        out,
+        "aims (1 thread; latency and CPU: random, no fault-around; in brackets: single rounds)\n");
     for (unsigned i = 0; i < n; i++)
-        fprintf(out, "  %-46s%8.2f %-12s aim %s %.1f  %s\n", aims[i].what, aims[i].figure,
-                aims[i].unit, aims[i].at_least ? ">=" : "<=", aims[i].limit,
-                bench_aim_is_met(&aims[i]) ? "met" : "missed");
+        fprintf(out, "  %-46s%7.2f (%.2f to %.2f) %s, aim %s %.1f: %s\n", aims[i].what,
+                aims[i].figure, aims[i].low, aims[i].high, aims[i].unit,
+                aims[i].at_least ? ">=" : "<=", aims[i].limit,
+                bench_verdict_name(bench_aim_verdict(&aims[i])));
 }
 
 void bench_table_print(const struct bench_results *res, FILE *out)
