@@ -6,7 +6,7 @@
  * aims.h - what the pager is meant to reach, beside what it reached
  */
 
-#include "cli/bench/fault.h"
+#include "cli/bench/job.h"
 
 enum {
     BENCH_AIMS_MAX = 12

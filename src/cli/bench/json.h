@@ -6,7 +6,7 @@
  * json.h - the figures for programs
  */
 
-#include "cli/bench/fault.h"
+#include "cli/bench/job.h"
 
 /**
  * bench_json_write() - everything in @res, each single run too, into the file @path. Return: 0 or a

@@ -6,7 +6,7 @@
  * options.h - the command line of `thaw bench fault`
  */
 
-#include "cli/bench/fault.h"
+#include "cli/bench/job.h"
 
 /** enum bench_options_outcome - positive results of bench_options_parse() */
 enum bench_options_outcome {

@@ -6,7 +6,7 @@
  * run.h - one run: a handler, a faulting process, and what they did
  */
 
-#include "cli/bench/fault.h"
+#include "cli/bench/job.h"
 #include "cli/bench/image.h"
 #include "cli/bench/sample.h"
 #include "cli/bench/vmm.h"

@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#include "cli/bench/fault.h"
+#include "cli/bench/job.h"
 
 /** bench_table_print() - everything in @res as text */
 void bench_table_print(const struct bench_results *res, FILE *out);

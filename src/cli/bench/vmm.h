@@ -18,7 +18,7 @@
 
 #include <sys/types.h>
 
-#include "cli/bench/fault.h"
+#include "cli/bench/job.h"
 #include "cli/bench/image.h"
 #include "cli/bench/sample.h"
 
