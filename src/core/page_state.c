@@ -7,12 +7,12 @@ const char *const page_state_names[N_PAGE_STATES] = {
 };
 
 const char *const page_state_meanings[N_PAGE_STATES] = {
-#define PAGE_STATE(name, code, reads, colour, meaning) [code] = meaning,
+#define PAGE_STATE(name, code, reads, colour, meaning) [code] = (meaning),
 #include "core/page_states.def"
 };
 
 const char *const page_state_colours[N_PAGE_STATES] = {
-#define PAGE_STATE(name, code, reads, colour, meaning) [code] = colour,
+#define PAGE_STATE(name, code, reads, colour, meaning) [code] = (colour),
 #include "core/page_states.def"
 };
 
