@@ -16,7 +16,10 @@ data=$dir/coverage.json
 
 mkdir -p "$dir/coverage"
 # Lists (.def) are code where they are expanded; there they are counted.
-gcovr --root . --filter src/ --exclude '.*\.def$' --json "$data" "$dir"
+gcovr --root . --filter src/ --exclude '.*\.def$' --json "$data" "$dir" 2>"$dir/gcovr.log" || {
+    cat "$dir/gcovr.log"
+    exit 1
+}
 gcovr --root . --add-tracefile "$data" --txt "$dir/coverage.txt" --html-details "$dir/coverage/index.html"
 cat "$dir/coverage.txt"
 
