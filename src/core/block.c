@@ -23,12 +23,12 @@ static uint64_t place(uint64_t *cursor, uint64_t bytes)
     return at;
 }
 
-static struct layout lay_out(unsigned n_regions, pgno_t n_pages)
+static struct layout lay_out(size_t header_bytes, unsigned n_regions, pgno_t n_pages)
 {
     struct layout l;
     uint64_t cursor = 0;
 
-    (void)place(&cursor, sizeof(struct block_header));
+    (void)place(&cursor, header_bytes);
     l.regions_off = place(&cursor, n_regions * sizeof(struct geom_region));
     l.inbox_off = place(&cursor, BLOCK_INBOX_BYTES);
     l.pagetab_off = place(&cursor, pagetab_bytes(n_pages));
@@ -53,12 +53,12 @@ static void view(struct block *b, struct block_header *h)
 
 size_t block_bytes(unsigned n_regions, pgno_t n_pages)
 {
-    return (size_t)lay_out(n_regions, n_pages).total_bytes;
+    return (size_t)lay_out(sizeof(struct block_header), n_regions, n_pages).total_bytes;
 }
 
 void block_format(struct block *b, void *mem, const struct geom *geom)
 {
-    struct layout l = lay_out(geom->n_regions, geom->n_pages);
+    struct layout l = lay_out(sizeof(struct block_header), geom->n_regions, geom->n_pages);
     struct block_header *h = mem;
 
     h->version = BLOCK_VERSION;
@@ -119,7 +119,9 @@ static bool order_consistent(const struct block_header *h, const struct geom_reg
     return true;
 }
 
-int block_open(struct block *b, void *mem, size_t mem_bytes)
+/* open_version() - what all versions have in common; their headers differ in length only as far as this is concerned */
+static int open_version(struct block *b, void *mem, size_t mem_bytes, uint32_t version,
+                        size_t header_bytes)
 {
     struct block_header *h = mem;
     const struct geom_region *regions;
@@ -127,13 +129,13 @@ int block_open(struct block *b, void *mem, size_t mem_bytes)
 
     if (mem_bytes < sizeof(*h) || __atomic_load_n(&h->magic, __ATOMIC_ACQUIRE) != BLOCK_MAGIC)
         return BLOCK_E_FORMAT;
-    if (h->version != BLOCK_VERSION || h->header_bytes != sizeof(*h))
+    if (h->version != version || h->header_bytes != header_bytes)
         return BLOCK_E_VERSION;
     /* A page costs more than a bit of file: the bound keeps the sums below from overflowing. */
     if ((h->page_shift != 12 && h->page_shift != 21) || h->n_regions == 0 ||
         h->n_regions > GEOM_MAX_REGIONS || h->n_pages == 0 || h->n_pages / 8 > mem_bytes)
         return BLOCK_E_FORMAT;
-    l = lay_out(h->n_regions, h->n_pages);
+    l = lay_out(header_bytes, h->n_regions, h->n_pages);
     if (l.total_bytes != h->total_bytes || l.total_bytes > mem_bytes ||
         l.regions_off != h->regions_off || l.inbox_off != h->inbox_off ||
         l.pagetab_off != h->pagetab_off || l.waiting_off != h->waiting_off ||
@@ -146,4 +148,54 @@ int block_open(struct block *b, void *mem, size_t mem_bytes)
         return BLOCK_E_FORMAT;
     view(b, h);
     return 0;
+}
+
+int block_open(struct block *b, void *mem, size_t mem_bytes)
+{
+    return open_version(b, mem, mem_bytes, BLOCK_VERSION, sizeof(struct block_header));
+}
+
+/* ---- the version before --------------------------------------------------------------------------------------- */
+
+#define V1_N_COUNTERS 22u
+
+/* struct v1_tail - what followed memory_path in version 1 */
+struct v1_tail {
+    uint64_t counters[V1_N_COUNTERS]; /* the first ones of core/counters.def */
+    struct hist fault_ns;
+};
+
+#define V1_TAIL_OFF offsetof(struct block_header, vmm_start_ticks)
+static_assert(V1_TAIL_OFF == 1128, "version 1 of the state file");
+static_assert(V1_TAIL_OFF + sizeof(struct v1_tail) == 6448, "version 1 of the state file");
+static_assert(sizeof(struct counters) >= sizeof(((struct v1_tail *)NULL)->counters),
+              "counters are appended, never taken away");
+
+int block_open_before(struct block *b, void *mem, size_t mem_bytes)
+{
+    return open_version(b, mem, mem_bytes, 1, V1_TAIL_OFF + sizeof(struct v1_tail));
+}
+
+void block_upgrade(struct block *b, void *mem, const struct block *from)
+{
+    const struct block_header *h = from->header;
+    const struct v1_tail *tail =
+        (const struct v1_tail *)(const void *)((const char *)h + V1_TAIL_OFF);
+
+    block_format(b, mem, &from->geom);
+    b->header->pager_pid = h->pager_pid;
+    b->header->vmm_pid = h->vmm_pid;
+    b->header->vmm_uid = h->vmm_uid;
+    b->header->track = h->track;
+    b->header->start_time_ns = h->start_time_ns;
+    memcpy(b->header->memory_path, h->memory_path, sizeof(h->memory_path));
+    b->header->generation = 1;
+    b->header->fault_ns = tail->fault_ns;
+    memcpy(&b->header->counters, tail->counters, sizeof(tail->counters));
+    memcpy(b->inbox, from->inbox, BLOCK_INBOX_BYTES);
+    memcpy(b->pages.words, from->pages.words, pagetab_bytes(h->n_pages));
+    memcpy((char *)mem + b->header->waiting_off, (const char *)h + h->waiting_off,
+           bitset_bytes(h->n_pages));
+    memcpy((char *)mem + b->header->waiting_wp_off, (const char *)h + h->waiting_wp_off,
+           bitset_bytes(h->n_pages));
 }

@@ -10,11 +10,15 @@
  *
  *     struct block_header     page 0
  *     regions                 n_regions x struct geom_region
- *     inbox                   BLOCK_INBOX_BYTES: read(2) puts the kernel's messages here
+ *     inbox                   BLOCK_INBOX_BYTES: read(2) puts the kernel's messages here; a message that was dealt with
+ *                             is cleared, so what is left in it is what a pager that was killed had in hand
  *     page states             three bits a page (core/pagetab.h)
  *     waiting, waiting_wp     one bit a page: a fault was read and is not answered yet (base/bitset.h)
  *
  * Each part starts on a 4096-byte boundary; parts that nothing happened to are holes in the file.
+ *
+ * Versions. A pager takes over a block of its own version or of the one before (block_upgrade()); every other one is
+ * refused. The header up to and including vmm_pid is the same in all versions, so that it can be told whose block it is.
  */
 
 #include "base/base.h"
@@ -24,7 +28,7 @@
 #include "base/bitset.h"
 
 #define BLOCK_MAGIC       0x6b6c427761685401ull /* "\1ThawBlk" */
-#define BLOCK_VERSION     1u
+#define BLOCK_VERSION     2u
 #define BLOCK_INBOX_BYTES 4096u
 
 /** struct counters - see core/counters.def */
@@ -53,8 +57,17 @@ struct block_header {
     uint32_t track;         /* enum thaw_track */
     uint64_t start_time_ns; /* CLOCK_REALTIME of the handshake */
     char memory_path[1024]; /* what is served, NUL terminated, cut if longer */
-    struct counters counters;
+    /* Since version 2 */
+    uint64_t vmm_start_ticks; /* when the VMM's process began, /proc/PID/stat; 0: not known */
+    uint64_t uffd_device;     /* st_dev and st_ino of the userfaultfd; 0: not known */
+    uint64_t uffd_inode;
+    uint64_t memory_device; /* the same of the memory file; 0: not a file */
+    uint64_t memory_inode;
+    uint64_t left_ns;     /* CLOCK_MONOTONIC when the last pager was found dead; 0: not known */
+    uint32_t generation;  /* how many pagers have served, this one included; 0: none yet */
+    int32_t keeper_pid;   /* the process that starts another pager when this one dies; 0: none */
     struct hist fault_ns; /* from a fault's read(2) to the end of its install */
+    struct counters counters;
 };
 
 /** struct block - a view on a mapped block */
@@ -92,5 +105,23 @@ enum {
  * Return: 0 or BLOCK_E_*.
  */
 int block_open(struct block *b, void *mem, size_t mem_bytes);
+
+/**
+ * block_open_before() - a view on a block of the version before this one, to read it; everything in it is checked
+ *
+ * Only the header's members that version 1 has may be read through the view. Return: 0 or BLOCK_E_*.
+ */
+int block_open_before(struct block *b, void *mem, size_t mem_bytes);
+
+/**
+ * block_upgrade() - a block of this version with what a block of the version before says
+ * @b:    the view, set up
+ * @mem:  (borrow for the life of @b) block_bytes() of zeroes
+ * @from: a view from block_open_before()
+ *
+ * Version 1 did not clear the messages that it had dealt with: all that are left in the inbox come along. To take a
+ * discard twice is safe, to lose one is not.
+ */
+void block_upgrade(struct block *b, void *mem, const struct block *from);
 
 #endif

@@ -282,6 +282,91 @@ static void random_damage_is_refused_or_harmless(void **state)
     assert_in_range(n_refused, 1000, 19000);
 }
 
+/* ---- version 1 ---- */
+
+#define V1_HEADER_BYTES 6448u
+
+/* make_v1() - a block of version 1: the header is shorter, counters come before the histogram. (give) */
+static void *make_v1(const struct rig *r)
+{
+    struct block_header *h = calloc(1, bytes_of(r));
+    uint64_t *counters;
+
+    assert_non_null(h);
+    memcpy(h, r->mem, bytes_of(r));
+    h->version = 1;
+    h->header_bytes = V1_HEADER_BYTES;
+    counters = (uint64_t *)(void *)((char *)h + 1128);
+    memset(counters, 0, V1_HEADER_BYTES - 1128);
+    for (unsigned i = 0; i < 22; i++)
+        counters[i] = 100 + i;
+    counters[22] = 7; /* the histogram: n, sum, max */
+    counters[24] = 12345;
+    counters[25 + HIST_BUCKETS - 1] = 7;
+    return h;
+}
+
+static void what_version_1_says_is_read(void **state)
+{
+    struct rig r;
+    struct block before;
+    struct block after;
+    void *v1;
+    void *mem;
+
+    (void)state;
+    assert_int_equal(rig_init(&r, &small), 0);
+    pagetab_step(&r.block.pages, PAGE_EV_REMOVE, 60, 70);
+    bitset_add(&r.block.waiting, 133);
+    bitset_add(&r.block.waiting_wp, 134);
+    r.block.header->vmm_pid = 4711;
+    r.block.header->track = 1;
+    memset(r.block.inbox, 0x5a, BLOCK_INBOX_BYTES);
+    (void)strcpy(r.block.header->memory_path, "/srv/memory");
+    v1 = make_v1(&r);
+    assert_int_equal(block_open(&before, v1, bytes_of(&r)), BLOCK_E_VERSION);
+    assert_int_equal(block_open_before(&before, v1, bytes_of(&r)), 0);
+    mem = calloc(1, block_bytes(3, 135));
+    assert_non_null(mem);
+    block_upgrade(&after, mem, &before);
+    assert_int_equal(block_open(&after, mem, block_bytes(3, 135)), 0);
+    assert_int_equal(after.header->vmm_pid, 4711);
+    assert_int_equal(after.header->track, 1);
+    assert_int_equal(after.header->generation, 1);
+    assert_int_equal(after.header->uffd_inode, 0);
+    assert_string_equal(after.header->memory_path, "/srv/memory");
+    assert_int_equal(after.header->counters.faults, 100);
+    assert_int_equal(after.header->counters.messages, 121);
+    assert_int_equal(after.header->counters.takeovers, 0);
+    assert_int_equal(after.header->fault_ns.n, 7);
+    assert_int_equal(after.header->fault_ns.max, 12345);
+    assert_int_equal(after.header->fault_ns.buckets[HIST_BUCKETS - 1], 7);
+    assert_int_equal(after.geom.n_pages, 135);
+    assert_int_equal(pagetab_get(&after.pages, 59), PAGE_ABSENT);
+    assert_int_equal(pagetab_get(&after.pages, 60), PAGE_REMOVED);
+    assert_int_equal(bitset_next(&after.waiting, 0), 133);
+    assert_int_equal(bitset_next(&after.waiting_wp, 0), 134);
+    assert_memory_equal(after.inbox, r.block.inbox, BLOCK_INBOX_BYTES);
+    use_it(&after);
+    free(mem);
+    free(v1);
+    rig_deinit(&r);
+}
+
+static void a_version_that_is_neither_is_not_the_one_before(void **state)
+{
+    struct rig r;
+    struct block view;
+
+    (void)state;
+    assert_int_equal(rig_init(&r, &small), 0);
+    for (uint32_t version = 0; version < 5; version++) {
+        r.block.header->version = version;
+        assert_int_equal(block_open_before(&view, r.mem, bytes_of(&r)), BLOCK_E_VERSION);
+    }
+    rig_deinit(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -295,6 +380,8 @@ int main(void)
         cmocka_unit_test(every_damaged_region_is_refused),
         cmocka_unit_test(a_path_without_an_end_is_refused),
         cmocka_unit_test(random_damage_is_refused_or_harmless),
+        cmocka_unit_test(what_version_1_says_is_read),
+        cmocka_unit_test(a_version_that_is_neither_is_not_the_one_before),
     };
 
     test_watchdog();
