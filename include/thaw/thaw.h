@@ -21,6 +21,10 @@ extern "C" {
  *     thaw_pager_free()
  *
  * One thread calls these in that order. thaw_pager_request() may be called from any thread and from signal handlers.
+ *
+ * A pager can be killed at any moment, and another one can go on: what it must know is in its state file. With
+ * thaw_pager_supervise() in place of thaw_pager_run() the calling process waits and a child process serves, followed by
+ * another one when it dies. With the option @adopt a process takes over a VM that somebody else has served.
  */
 
 /** enum thaw_track - whether the pager learns of the guest's writes */
@@ -31,8 +35,11 @@ enum thaw_track {
 
 /**
  * struct thaw_pager_options - all that can be chosen; a zeroed struct plus the mandatory fields is valid
- * @socket_path:       mandatory; where the VMM connects. Created by thaw_pager_new(), removed after the handshake
- * @memory_path:       the snapshot's raw memory file; or
+ * @socket_path:       mandatory without @adopt; where the VMM connects. Created by thaw_pager_new(), removed after the
+ *                     handshake
+ * @adopt:             take over a VM whose pager is dead: its process id, or its state file's path. Then @page_bytes and
+ *                     @track are what they were, and thaw_pager_accept() waits for nobody
+ * @memory_path:       the snapshot's raw memory file; with @adopt it may be NULL: the file that was served. Or
  * @source, @source_self, @source_size_bytes: a source of your own (taken on success) when @memory_path is NULL
  * @page_bytes:        0: as the handshake says; else 4096 or 2097152, and the handshake must agree
  * @fault_around_bytes: how much is installed around a fault, 0 for the page alone; a power of two up to 2 MiB
@@ -45,6 +52,7 @@ enum thaw_track {
  */
 struct thaw_pager_options {
     const char *socket_path;
+    const char *adopt;
     const char *memory_path;
     const struct thaw_source_ops *source;
     void *source_self;
@@ -74,10 +82,10 @@ struct thaw_pager;
 int thaw_pager_new(struct thaw_pager **out, const struct thaw_pager_options *opts);
 
 /**
- * thaw_pager_accept() - wait for the VMM and take its handshake
+ * thaw_pager_accept() - wait for the VMM and take its handshake; with @adopt, take over
  *
  * Return: 0; 1 when asked to stop meanwhile; or a negative errno. When the handshake carried a userfaultfd and was
- * wrong otherwise, the VMM has been stopped: its memory can never be served.
+ * wrong otherwise, the VMM has been stopped: its memory can never be served. A take-over that fails has changed nothing.
  */
 int thaw_pager_accept(struct thaw_pager *p);
 
@@ -88,6 +96,27 @@ int thaw_pager_accept(struct thaw_pager *p);
  * its memory could not be served (the VMM has been killed before anything else: it never sees a wrong byte).
  */
 int thaw_pager_run(struct thaw_pager *p);
+
+/**
+ * thaw_serve_fn - what a serving process does under thaw_pager_supervise(): thaw_pager_run(), thaw_pager_free(), and what
+ * the program needs besides. Return: the process's exit status
+ */
+typedef int thaw_serve_fn(void *ctx, struct thaw_pager *p);
+
+#define THAW_GRACE_DEFAULT_MS 10000u
+
+/**
+ * thaw_pager_supervise() - have the VM served by a child process, and by another one whenever that dies
+ * @grace_ms: how long the VM may be without a pager that serves before it is stopped; 0: not at all
+ * @serve:    called in the child processes, which end with what it returns
+ *
+ * Context: in place of thaw_pager_run(), after thaw_pager_accept(). The process must have one thread, and must not ignore
+ * SIGCHLD. thaw_pager_request() is handed on to the child: as SIGTERM and SIGUSR1, for which handlers must be installed.
+ *
+ * Return: 0 when the VMM went away or a stop was requested; > 0 the exit status of a serving process that ended by itself
+ * and left no VMM; or a negative errno when no serving process could be had and the VMM has been killed.
+ */
+int thaw_pager_supervise(struct thaw_pager *p, unsigned grace_ms, thaw_serve_fn *serve, void *ctx);
 
 /** enum thaw_request - what a running pager can be asked */
 enum thaw_request {

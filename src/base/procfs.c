@@ -72,6 +72,24 @@ int procfs_field_u64(const char *path, const char *name, int base, uint64_t *val
     return -ENOENT;
 }
 
+int procfs_start_ticks(int pid, uint64_t *ticks)
+{
+    char path[64];
+    char line[1024];
+    char *at;
+    int r;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    r = procfs_read(path, line, sizeof(line));
+    if (r < 0)
+        return r;
+    /* The second field is a name in parentheses, in which anything may be; the time is the 22nd. */
+    at = strrchr(line, ')');
+    for (unsigned field = 2; at && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    return at ? number(at + 1, 10, ticks) : -EINVAL;
+}
+
 bool procfs_has_cap(unsigned cap)
 {
     uint64_t effective = 0;

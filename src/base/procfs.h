@@ -40,6 +40,14 @@ int procfs_read_u64(const char *path, uint64_t *value);
 int procfs_field_u64(const char *path, const char *name, int base, uint64_t *value);
 
 /**
+ * procfs_start_ticks() - when process @pid began, in clock ticks since the machine did (proc(5), /proc/PID/stat):
+ * together with its number it names a process for ever
+ *
+ * Return: 0, -EINVAL (not the file that is documented) or a negative errno (no text).
+ */
+int procfs_start_ticks(int pid, uint64_t *ticks);
+
+/**
  * procfs_has_cap() - does this process hold capability @cap (CAP_*) in its effective set, in the
  * first user namespace?
  */

@@ -24,6 +24,7 @@
 static const char help[] =
     "usage: thaw serve --socket SOCKET --memory FILE [OPTIONS]\n"
     "       thaw serve SOCKET FILE [OPTIONS]\n"
+    "       thaw serve --adopt VMM_PID [OPTIONS]\n"
     "\n"
     "Listens on SOCKET for one VMM (Firecracker, or QEMU with libthaw-preload.so), takes over the "
     "page faults of its\n"
@@ -36,6 +37,10 @@ static const char help[] =
     "page alone (default 64K)\n"
     "      --track none|wp           learn of the guest's writes by write protection (default "
     "none)\n"
+    "      --supervise               serve in a child process, and start another one when it dies\n"
+    "      --grace SECS              how long the VM may be without a pager before the supervisor "
+    "stops it (default 10)\n"
+    "      --adopt VMM_PID|FILE      go on with a VM whose pager was killed; FILE: its state file\n"
     "      --stats FILE              where the statistics go, one JSON object, at the end and on "
     "SIGUSR1 (default: stdout)\n"
     "      --state DIR               where the state file goes (default /run/thaw, or "
@@ -54,6 +59,11 @@ struct serve_args {
     const char *stats_path; /* NULL: stdout */
     uid_t uids[MAX_UIDS];
     enum thaw_log_level log_level;
+    unsigned grace_ms;
+    bool supervise;
+    bool grace_given;
+    const char *
+        fixed; /* an option that was given and cannot be chosen when a VM is taken over; NULL: none */
     bool help;
 };
 
@@ -66,6 +76,9 @@ enum {
     OPT_ALLOW_UID,
     OPT_HANDSHAKE_TIMEOUT,
     OPT_LOG_LEVEL,
+    OPT_SUPERVISE,
+    OPT_GRACE,
+    OPT_ADOPT,
 };
 
 static const struct option long_options[] = {
@@ -79,6 +92,9 @@ static const struct option long_options[] = {
     {"allow-uid", required_argument, NULL, OPT_ALLOW_UID},
     {"handshake-timeout", required_argument, NULL, OPT_HANDSHAKE_TIMEOUT},
     {"log-level", required_argument, NULL, OPT_LOG_LEVEL},
+    {"supervise", no_argument, NULL, OPT_SUPERVISE},
+    {"grace", required_argument, NULL, OPT_GRACE},
+    {"adopt", required_argument, NULL, OPT_ADOPT},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -141,6 +157,17 @@ static int parse_timeout(struct serve_args *a, const char *text)
     return CLI_OK;
 }
 
+static int parse_grace(struct serve_args *a, const char *text)
+{
+    uint64_t seconds;
+
+    if (cli_parse_u64(text, 86400, &seconds) < 0)
+        return cli_usage_error(VERB, "--grace is %s, expected seconds from 0 to 86400", text);
+    a->grace_ms = (unsigned)seconds * 1000;
+    a->grace_given = true;
+    return CLI_OK;
+}
+
 static int parse_log_level(struct serve_args *a, const char *text)
 {
     for (int level = THAW_LOG_ERROR; level <= THAW_LOG_DEBUG; level++) {
@@ -162,10 +189,12 @@ static int parse_option(struct serve_args *a, int option, const char *value)
         a->opts.memory_path = value;
         return CLI_OK;
     case OPT_PAGE_SIZE:
+        a->fixed = "--page-size";
         return parse_page_size(a, value);
     case OPT_FAULT_AROUND:
         return parse_fault_around(a, value);
     case OPT_TRACK:
+        a->fixed = "--track";
         return parse_track(a, value);
     case OPT_STATS:
         a->stats_path = value;
@@ -179,6 +208,14 @@ static int parse_option(struct serve_args *a, int option, const char *value)
         return parse_timeout(a, value);
     case OPT_LOG_LEVEL:
         return parse_log_level(a, value);
+    case OPT_SUPERVISE:
+        a->supervise = true;
+        return CLI_OK;
+    case OPT_GRACE:
+        return parse_grace(a, value);
+    case OPT_ADOPT:
+        a->opts.adopt = value;
+        return CLI_OK;
     case 'h':
         a->help = true;
         return CLI_OK;
@@ -192,12 +229,32 @@ static int take_positional(struct serve_args *a, int n, char **words)
 {
     if (n == 0)
         return CLI_OK;
-    if (a->opts.socket_path || a->opts.memory_path)
+    if (a->opts.socket_path || a->opts.memory_path || a->opts.adopt)
         return cli_usage_error(VERB, "unexpected argument %s", words[0]);
     if (n != 2)
         return cli_usage_error(VERB, "%d arguments, expected two: SOCKET FILE", n);
     a->opts.socket_path = words[0];
     a->opts.memory_path = words[1];
+    return CLI_OK;
+}
+
+/* check_args() - what goes together */
+static int check_args(const struct serve_args *a)
+{
+    if (a->grace_given && !a->supervise)
+        return cli_usage_error(VERB, "--grace is for --supervise");
+    if (a->opts.adopt) {
+        if (a->opts.socket_path)
+            return cli_usage_error(VERB, "--adopt takes over a VM that is there: no --socket");
+        if (a->fixed)
+            return cli_usage_error(VERB, "%s cannot be chosen with --adopt: it stays as it was",
+                                   a->fixed);
+        return CLI_OK;
+    }
+    if (!a->opts.socket_path)
+        return cli_usage_error(VERB, "--socket is missing");
+    if (!a->opts.memory_path)
+        return cli_usage_error(VERB, "--memory is missing");
     return CLI_OK;
 }
 
@@ -217,12 +274,8 @@ static int parse_args(struct serve_args *a, int argc, char **argv)
     r = take_positional(a, argc - optind, argv + optind);
     if (r != CLI_OK)
         return r;
-    if (!a->opts.socket_path)
-        return cli_usage_error(VERB, "--socket is missing");
-    if (!a->opts.memory_path)
-        return cli_usage_error(VERB, "--memory is missing");
     a->opts.allow_uids = a->uids;
-    return CLI_OK;
+    return check_args(a);
 }
 
 /* ---- serving -------------------------------------------------------------------------------------------------- */
@@ -284,11 +337,37 @@ static void write_stats(void *ctx, const char *json)
     free(line);
 }
 
+/* serve() - until the VM is gone, in this process; the pager is freed. Return: the exit status */
+static int serve(void *ctx, struct thaw_pager *p)
+{
+    int r = thaw_pager_run(p);
+
+    (void)ctx;
+    r = r < 0 ? cli_error(VERB, "%s", thaw_last_error()) : CLI_OK;
+    (void)thaw_pager_free(p);
+    return r;
+}
+
+/* serve_or_supervise() - the same, in child processes if wanted */
+static int serve_or_supervise(struct serve_args *a, struct thaw_pager *p)
+{
+    int r;
+
+    if (!a->supervise)
+        return serve(a, p);
+    r = thaw_pager_supervise(p, a->grace_ms, serve, a);
+    if (r < 0)
+        r = cli_error(VERB, "%s", thaw_last_error());
+    (void)thaw_pager_free(p);
+    return r;
+}
+
 int cli_serve(int argc, char **argv)
 {
     struct serve_args a = {
         .opts = {.fault_around_bytes = THAW_FAULT_AROUND_DEFAULT},
         .log_level = THAW_LOG_INFO,
+        .grace_ms = THAW_GRACE_DEFAULT_MS,
     };
     struct thaw_pager *p = NULL;
     int r = parse_args(&a, argc, argv);
@@ -310,11 +389,8 @@ int cli_serve(int argc, char **argv)
     hold_signals(SIG_UNBLOCK);
     r = thaw_pager_accept(p);
     if (r == 0)
-        r = thaw_pager_run(p);
-    if (r < 0)
-        r = cli_error(VERB, "%s", thaw_last_error());
-    else
-        r = CLI_OK;
+        return serve_or_supervise(&a, p);
+    r = r < 0 ? cli_error(VERB, "%s", thaw_last_error()) : CLI_OK;
     (void)thaw_pager_free(p);
     return r;
 }

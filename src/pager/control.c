@@ -16,6 +16,22 @@ int control_init(struct control *c)
     return 0;
 }
 
+int control_renew(struct control *c)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    uint64_t one = 1;
+    ssize_t n = 0;
+
+    if (fd < 0)
+        return err_origin_errno(-errno, "cannot make an eventfd");
+    (void)fd_close(c->fd);
+    c->fd = fd; /* a signal handler that runs from here on writes to the right one */
+    if (__atomic_load_n(&c->bits, __ATOMIC_ACQUIRE) != 0)
+        n = write(c->fd, &one, sizeof(one));
+    (void)n;
+    return 0;
+}
+
 void control_deinit(struct control *c)
 {
     c->fd = fd_close(c->fd);

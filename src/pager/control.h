@@ -21,6 +21,13 @@ struct control {
 /** control_init() - Return: 0 or a negative errno with a text */
 int control_init(struct control *c);
 
+/**
+ * control_renew() - in a child process: an eventfd of its own in place of the one it shares with its parent
+ *
+ * What was asked of this process already stays asked. Return: 0 or a negative errno with a text.
+ */
+int control_renew(struct control *c);
+
 void control_deinit(struct control *c);
 
 /** control_ask() - async-signal-safe, any thread */

@@ -3,15 +3,18 @@
  * pager.c - the library's pager half: the order in which a VM is taken over and let go
  *
  *     new     source opened, socket listening
- *     accept  handshake checked, state file made, writes tracked if wanted, session prepared
- *     run     session_run()
+ *     accept  handshake checked, state file made, writes tracked if wanted; or: state file, VMM, uffd and source found again
+ *     run     workers and session made, session_run(); under supervise() this happens in child processes
  *     free    session, state file, uffd, source: the uffd last but the source, and never before the VMM is dead
  *
- * From the moment that the VMM's userfaultfd is here, every failure stops the VMM first.
+ * From the moment that the VMM's userfaultfd is here, every failure stops the VMM first. Two are excepted, because somebody
+ * else can still serve it: a take-over that did not come to its session, and a child of a supervisor that did not.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <thaw/thaw.h>
@@ -24,6 +27,8 @@
 #include "pager/session.h"
 #include "pager/state_file.h"
 #include "pager/stats.h"
+#include "pager/supervise.h"
+#include "pager/takeover.h"
 #include "source/file.h"
 #include "uffd/install.h"
 
@@ -34,8 +39,12 @@ struct thaw_pager {
     struct thaw_pager_options opts; /* strings and lists in it are owned copies */
     struct log_sink log;
     struct control control;
-    struct source *source;
+    struct source *source; /* with the option adopt: NULL until accept */
+    struct file_id memory; /* of the memory file; zeroes: a source of the caller's */
     int listener;
+    int ready_fd;    /* owned: a supervised pager says here that it serves; -1: none */
+    bool supervised; /* this is a supervisor's child: somebody can follow */
+    bool accepted;
     struct handshake hs;
     struct state_file state;
     struct workers *workers;
@@ -48,10 +57,12 @@ struct thaw_pager {
 
 static int check_options(const struct thaw_pager_options *o)
 {
-    if (!o->socket_path)
-        return err_origin(-EINVAL, "no socket path was given");
-    if (!o->memory_path == !o->source)
-        return err_origin(-EINVAL, "expected a memory file or a page source, one of them");
+    if (!o->socket_path == !o->adopt)
+        return err_origin(-EINVAL, "expected a socket path or a VMM to take over, one of them");
+    if (o->memory_path && o->source)
+        return err_origin(-EINVAL, "expected a memory file or a page source, not both");
+    if (!o->memory_path && !o->source && !o->adopt)
+        return err_origin(-EINVAL, "expected a memory file or a page source");
     if (o->page_bytes != 0 && o->page_bytes != 4 * KIB && o->page_bytes != 2 * MIB)
         return err_origin(-EINVAL, "page size %ju, expected 4096 or 2097152",
                           (uintmax_t)o->page_bytes);
@@ -97,10 +108,19 @@ static int copy_options(struct thaw_pager *p, const struct thaw_pager_options *o
         p->opts.handshake_timeout_ms = HANDSHAKE_TIMEOUT_MS;
     /* All of them in any case: what is not a copy must not be freed later. */
     copied &= copy_string(&p->opts.socket_path);
+    copied &= copy_string(&p->opts.adopt);
     copied &= copy_string(&p->opts.memory_path);
     copied &= copy_string(&p->opts.state_dir);
     copied &= copy_uids(&p->opts);
     return copied ? 0 : err_origin_errno(-ENOMEM, "cannot set up a pager");
+}
+
+/* served_name() - what is served, for messages and the state file; "" if only the state file says it */
+static const char *served_name(const struct thaw_pager_options *o)
+{
+    if (o->memory_path)
+        return o->memory_path;
+    return o->source ? o->source->name : "";
 }
 
 static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
@@ -110,19 +130,20 @@ static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
     if (r == 0)
         r = control_init(&p->control);
     if (r == 0 && o->memory_path)
-        r = source_open_file(&p->source, o->memory_path);
+        r = source_open_file(&p->source, o->memory_path, &p->memory);
     if (r < 0)
         return r;
-    p->listener = handshake_listen(o->socket_path);
-    if (p->listener < 0)
-        return p->listener;
+    if (o->socket_path) {
+        p->listener = handshake_listen(o->socket_path);
+        if (p->listener < 0)
+            return p->listener;
+    }
     /* Last, because a source of the caller's is taken on success only. */
-    if (!o->memory_path)
+    if (o->source)
         r = source_new(&p->source, o->source, o->source_self, o->source_size_bytes);
-    if (r == 0)
+    if (r == 0 && o->socket_path)
         log_line(&p->log, THAW_LOG_INFO, "msg=\"listening\" socket=%s memory=%s bytes=%ju",
-                 o->socket_path, o->memory_path ? o->memory_path : o->source->name,
-                 (uintmax_t)source_size_bytes(p->source));
+                 o->socket_path, served_name(o), (uintmax_t)source_size_bytes(p->source));
     return r;
 }
 
@@ -140,7 +161,9 @@ THAW_EXPORT int thaw_pager_new(struct thaw_pager **out, const struct thaw_pager_
         return err_origin_errno(-ENOMEM, "cannot set up a pager");
     p->control.fd = -1;
     p->listener = -1;
+    p->ready_fd = -1;
     p->hs = (struct handshake)HANDSHAKE_NONE;
+    p->state = (struct state_file)STATE_FILE_NONE;
     r = open_pager(p, opts);
     if (r < 0)
         return r;
@@ -180,16 +203,25 @@ static void stop_listening(struct thaw_pager *p)
     p->listener = fd_close(p->listener);
 }
 
-static void describe_session(const struct thaw_pager *p)
+/* make_state() - the state file of a VM that nobody has served yet */
+static int make_state(struct thaw_pager *p)
 {
-    struct block_header *h = p->state.block.header;
-    const char *name = p->opts.memory_path ? p->opts.memory_path : p->opts.source->name;
+    struct stat uffd = {0};
+    struct state_facts facts = {
+        .vmm_pid = p->hs.peer.pid,
+        .vmm_uid = p->hs.peer.uid,
+        .vmm_start_ticks = p->hs.peer.start_ticks,
+        .track = p->opts.track,
+        .memory_path = served_name(&p->opts),
+        .memory_device = p->memory.device,
+        .memory_inode = p->memory.inode,
+    };
 
-    h->vmm_pid = p->hs.peer.pid;
-    h->vmm_uid = p->hs.peer.uid;
-    h->track = p->opts.track;
-    h->start_time_ns = clock_wall_ns();
-    (void)strncpy(h->memory_path, name, sizeof(h->memory_path) - 1);
+    if (fstat(p->hs.uffd, &uffd) == 0) {
+        facts.uffd_device = uffd.st_dev;
+        facts.uffd_inode = uffd.st_ino;
+    }
+    return state_file_new(&p->state, p->opts.state_dir, &p->hs.geom, &facts);
 }
 
 static int track_writes(const struct thaw_pager *p)
@@ -220,10 +252,118 @@ static void call_on_stats(void *ctx)
     free(json);
 }
 
+static int take_handshake(struct thaw_pager *p)
+{
+    struct handshake_options ho = {
+        .page_bytes = p->opts.page_bytes,
+        .memory_bytes = source_size_bytes(p->source),
+        .timeout_ms = p->opts.handshake_timeout_ms,
+        .allow_uids = p->opts.allow_uids,
+        .n_allow_uids = p->opts.n_allow_uids,
+    };
+    int r;
+
+    if (p->listener < 0)
+        return err_origin(-EINVAL, "this pager has had its VM");
+    r = handshake_accept(&p->hs, p->listener, &p->control, &ho);
+    stop_listening(p);
+    if (r == 0)
+        r = make_state(p);
+    if (r == 0 && p->opts.track == THAW_TRACK_WP)
+        r = track_writes(p);
+    if (r == 0)
+        return 0;
+    if (p->hs.uffd >= 0 && r == HANDSHAKE_E_STOPPED)
+        return peer_stop(&p->hs.peer, log_waiting, p) < 0 ? -EIO : 1;
+    if (p->hs.uffd >= 0)
+        return refuse(p, r);
+    return r == HANDSHAKE_E_STOPPED ? 1 : r;
+}
+
+/* ---- taking over ---------------------------------------------------------------------------------------------- */
+
+/* check_source() - is it the snapshot that the VM was served from? Any other would show it wrong bytes */
+static int check_source(const struct thaw_pager *p)
+{
+    const struct block_header *h = p->state.block.header;
+    const struct geom *g = &p->state.block.geom;
+    const struct geom_region *last = &g->regions[g->n_regions - 1];
+    const char *name = p->opts.memory_path ? p->opts.memory_path : h->memory_path;
+
+    if (source_size_bytes(p->source) != last->imgoff + last->len_bytes)
+        return err_origin(-EINVAL, "memory file %s has %ju bytes, the VM's memory ends at %ju",
+                          name, (uintmax_t)source_size_bytes(p->source),
+                          (uintmax_t)(last->imgoff + last->len_bytes));
+    if (h->memory_inode != 0 &&
+        (h->memory_inode != p->memory.inode || h->memory_device != p->memory.device))
+        return err_origin(-EINVAL,
+                          "memory file %s is not the file that the VM was served from (inode %ju, "
+                          "expected %ju)",
+                          name, (uintmax_t)p->memory.inode, (uintmax_t)h->memory_inode);
+    return 0;
+}
+
+static int open_adopted(struct thaw_pager *p)
+{
+    const struct block_header *h = p->state.block.header;
+    int r = 0;
+
+    if (h->track != THAW_TRACK_NONE && h->track != THAW_TRACK_WP)
+        return err_origin(-EINVAL, "state file %s is damaged: no such way of write tracking: %u",
+                          p->state.path, h->track);
+    if (!p->source)
+        r = source_open_file(&p->source, h->memory_path, &p->memory);
+    return r < 0 ? r : check_source(p);
+}
+
+static int adopt(struct thaw_pager *p)
+{
+    int r = takeover_find(&p->hs, &p->state, p->opts.state_dir, p->opts.adopt);
+
+    if (r < 0)
+        return r;
+    r = open_adopted(p);
+    if (r < 0) {
+        state_file_leave(&p->state); /* for the next one who tries */
+        return r;
+    }
+    p->opts.track = (enum thaw_track)p->state.block.header->track;
+    return 0;
+}
+
+THAW_EXPORT int thaw_pager_accept(struct thaw_pager *p)
+{
+    int r;
+
+    assert(!p->accepted);
+    r = p->opts.adopt ? adopt(p) : take_handshake(p);
+    p->accepted = r == 0;
+    return r;
+}
+
+/* ---- run ------------------------------------------------------------------------------------------------------ */
+
+static void call_on_ready(void *ctx)
+{
+    struct thaw_pager *p = ctx;
+    struct block_header *h = p->state.block.header;
+    uint64_t now_ns = clock_now_ns();
+    uint64_t one = 1;
+
+    if (h->generation > 1)
+        log_line(&p->log, THAW_LOG_INFO,
+                 "msg=\"taken over\" vmm_pid=%d pager_pid=%d generation=%u pause_us=%jd",
+                 p->hs.peer.pid, h->pager_pid, h->generation,
+                 h->left_ns == 0 ? (intmax_t)-1 : (intmax_t)((now_ns - h->left_ns) / NS_PER_US));
+    if (p->ready_fd >= 0 && write(p->ready_fd, &one, sizeof(one)) < 0)
+        log_line(&p->log, THAW_LOG_WARN, "msg=\"the supervisor cannot be told\"");
+}
+
 static int prepare_session(struct thaw_pager *p)
 {
+    const struct geom *g = &p->state.block.geom;
     bool track = p->opts.track == THAW_TRACK_WP;
-    uint64_t page_bytes = geom_page_bytes(&p->hs.geom);
+    uint64_t page_bytes = geom_page_bytes(g);
     struct engine_config config = {
         .around_pages = max_u64(1, p->opts.fault_around_bytes / page_bytes),
         .track = track,
@@ -236,68 +376,95 @@ static int prepare_session(struct thaw_pager *p)
         .control = &p->control,
         .peer = &p->hs.peer,
         .log = &p->log,
+        .take_over = p->state.block.header->generation > 0,
+        .on_ready = call_on_ready,
+        .on_ready_ctx = p,
         .on_stats = call_on_stats,
         .on_stats_ctx = p,
     };
-    int r = state_file_new(&p->state, p->opts.state_dir, &p->hs.geom);
+    int r = workers_new(&p->workers, p->source, N_WORKERS);
 
-    if (r == 0 && track)
-        r = track_writes(p);
-    if (r == 0)
-        r = workers_new(&p->workers, p->source, N_WORKERS);
     if (r < 0)
         return r;
-    describe_session(p);
     parts.workers = p->workers;
     return session_new(&p->session, &parts, &config);
 }
 
-THAW_EXPORT int thaw_pager_accept(struct thaw_pager *p)
+/* begin_session() - from here on this process is the one that serves */
+static int begin_session(struct thaw_pager *p)
 {
-    struct handshake_options ho = {
-        .page_bytes = p->opts.page_bytes,
-        .memory_bytes = source_size_bytes(p->source),
-        .timeout_ms = p->opts.handshake_timeout_ms,
-        .allow_uids = p->opts.allow_uids,
-        .n_allow_uids = p->opts.n_allow_uids,
-    };
-    int r;
+    struct block_header *h = p->state.block.header;
+    int r = prepare_session(p);
 
-    assert(!p->session);
-    if (p->listener < 0)
-        return err_origin(-EINVAL, "this pager has had its VM");
-    r = handshake_accept(&p->hs, p->listener, &p->control, &ho);
-    stop_listening(p);
-    if (r == 0)
-        r = prepare_session(p);
-    if (r == 0) {
-        log_line(&p->log, THAW_LOG_INFO,
-                 "msg=\"serving\" vmm_pid=%d vmm_uid=%u pages=%ju page_bytes=%ju regions=%u",
-                 p->hs.peer.pid, p->hs.peer.uid, (uintmax_t)p->hs.geom.n_pages,
-                 (uintmax_t)geom_page_bytes(&p->hs.geom), p->hs.geom.n_regions);
-        return 0;
-    }
-    if (p->hs.uffd >= 0 && r == HANDSHAKE_E_STOPPED)
-        return peer_stop(&p->hs.peer, log_waiting, p) < 0 ? -EIO : 1;
-    if (p->hs.uffd >= 0)
-        return refuse(p, r);
-    return r == HANDSHAKE_E_STOPPED ? 1 : r;
+    if (r < 0)
+        return p->supervised ? r : refuse(p, r);
+    h->pager_pid = getpid();
+    if (h->generation > 0)
+        h->counters.takeovers++;
+    h->generation++;
+    log_line(&p->log, THAW_LOG_INFO,
+             "msg=\"serving\" vmm_pid=%d vmm_uid=%u pages=%ju page_bytes=%ju regions=%u "
+             "pager_pid=%d",
+             p->hs.peer.pid, h->vmm_uid, (uintmax_t)h->n_pages, (uintmax_t)1 << h->page_shift,
+             h->n_regions, h->pager_pid);
+    return 0;
 }
-
-/* ---- run and the rest ----------------------------------------------------------------------------------------- */
 
 THAW_EXPORT int thaw_pager_run(struct thaw_pager *p)
 {
     int r;
 
-    if (!p->session)
+    if (!p->accepted)
         return err_origin(-EINVAL, "no VM has been accepted");
+    r = begin_session(p);
+    if (r < 0)
+        return r;
     r = session_run(p->session);
     log_line(&p->log, THAW_LOG_INFO, "msg=\"ended\" vmm_pid=%d end=%s", p->hs.peer.pid,
              stop_reason_name(session_end(p->session)));
     call_on_stats(p);
     return r;
 }
+
+/* struct child - what a supervised process is to do */
+struct child {
+    struct thaw_pager *p;
+    thaw_serve_fn *serve;
+    void *ctx;
+};
+
+static int serve_as_child(void *ctx)
+{
+    struct child *c = ctx;
+
+    c->p->supervised = true;
+    return c->serve(c->ctx, c->p);
+}
+
+THAW_EXPORT int thaw_pager_supervise(struct thaw_pager *p, unsigned grace_ms, thaw_serve_fn *serve,
+                                     void *ctx)
+{
+    struct child child = {.p = p, .serve = serve, .ctx = ctx};
+    struct supervised s = {
+        .block = &p->state.block,
+        .control = &p->control,
+        .peer = &p->hs.peer,
+        .log = &p->log,
+        .grace_ns = grace_ms * NS_PER_MS,
+        .serve = serve_as_child,
+        .ctx = &child,
+    };
+
+    if (!p->accepted)
+        return err_origin(-EINVAL, "no VM has been accepted");
+    p->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (p->ready_fd < 0)
+        return refuse(p, err_origin_errno(-errno, "cannot make an eventfd"));
+    s.ready_fd = p->ready_fd;
+    return supervise(&s);
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------------------- */
 
 THAW_EXPORT void thaw_pager_request(struct thaw_pager *p, enum thaw_request what)
 {
@@ -316,12 +483,17 @@ THAW_EXPORT struct thaw_pager *thaw_pager_free(struct thaw_pager *p)
         return NULL;
     stop_listening(p);
     p->workers = workers_free(p->workers);
+    if (p->supervised && !p->session)
+        state_file_leave(&p->state); /* this child has not served; its supervisor starts another */
+    else
+        state_file_deinit(&p->state);
     p->session = session_free(p->session);
-    state_file_deinit(&p->state);
+    p->ready_fd = fd_close(p->ready_fd);
     handshake_deinit(&p->hs);
     p->source = source_free(p->source);
     control_deinit(&p->control);
     free((void *)p->opts.socket_path);
+    free((void *)p->opts.adopt);
     free((void *)p->opts.memory_path);
     free((void *)p->opts.state_dir);
     free((void *)p->opts.allow_uids);

@@ -18,8 +18,9 @@
 struct peer {
     pid_t pid; /* in our PID namespace */
     uid_t uid;
-    int pidfd;   /* owned, -1: none */
-    int pagemap; /* owned, /proc/PID/pagemap; -1: we may not look at it */
+    uint64_t start_ticks; /* when it began, see procfs_start_ticks(); 0: not known */
+    int pidfd;            /* owned, -1: none */
+    int pagemap;          /* owned, /proc/PID/pagemap; -1: we may not look at it */
 };
 
 #define PEER_NONE                  \
@@ -35,6 +36,22 @@ struct peer {
  * namespace, or somebody else's whom we may not signal.
  */
 int peer_identify(struct peer *out, int socket);
+
+/**
+ * peer_of_process() - the same for a process that is known by its number
+ *
+ * Return: 0 or a negative errno with a text. Errors: -ESRCH there is no such process.
+ */
+int peer_of_process(struct peer *out, pid_t pid);
+
+/**
+ * peer_take_uffd() - a copy of a userfaultfd that the process has open (pidfd_getfd(2), Linux 5.6)
+ * @device, @inode: which: fstat(2) of it; both 0: the only one that it has
+ * @uffd:           (give)
+ *
+ * Needs the right to trace the process. Return: 0 or a negative errno with a text.
+ */
+int peer_take_uffd(const struct peer *p, uint64_t device, uint64_t inode, int *uffd);
 
 /** peer_is_gone() - has the process ended? Its memory has been given up then */
 bool peer_is_gone(const struct peer *p);

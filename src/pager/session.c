@@ -254,6 +254,22 @@ static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t
     step(s, &ev, read_ns);
 }
 
+/*
+ * take_discards() - the discards among @n messages
+ *
+ * A discard is cleared once the page states know of it, and before any fault is looked at. So one that is found in the
+ * inbox by another pager has been followed by no install: to take it again changes nothing but what is missing.
+ */
+static void take_discards(struct session *s, struct uffd_msg *msgs, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (!uffd_is_discard(&msgs[i]))
+            continue;
+        take_message(s, &msgs[i], s->now_ns);
+        uffd_clear(&msgs[i]);
+    }
+}
+
 /* take_messages() - one read's worth, discards before faults. Return: false if there was nothing to read */
 static bool take_messages(struct session *s)
 {
@@ -269,13 +285,11 @@ static bool take_messages(struct session *s)
     s->now_ns = read_ns;
     c->reads++;
     c->messages += (uint64_t)n;
-    for (int i = 0; i < n; i++) {
-        if (uffd_is_discard(&msgs[i]))
-            take_message(s, &msgs[i], read_ns);
-    }
+    take_discards(s, msgs, (unsigned)n);
     for (int i = 0; i < n && s->stop == STOP_NONE; i++) {
-        if (!uffd_is_discard(&msgs[i]))
+        if (!uffd_is_cleared(&msgs[i]))
             take_message(s, &msgs[i], read_ns);
+        uffd_clear(&msgs[i]);
     }
     return true;
 }
@@ -291,6 +305,37 @@ static void take_all_messages(struct session *s)
     for (unsigned i = 0; i < READS_A_TURN && s->stop == STOP_NONE; i++) {
         if (!take_messages(s))
             return;
+    }
+}
+
+/*
+ * take_over() - finish what a pager that was killed had in hand
+ *
+ * Its inbox may hold messages that it read and did not deal with. A discard among them is taken now: the VMM's thread has
+ * been let go, and nothing of the image may come to its pages any more. A fault is forgotten: everybody who sleeps in the
+ * VM's memory is woken, those who still miss something fault again, and the kernel has a new message. That also wakes
+ * those whose page was installed without a wake. What the block says is owed (engine_init()) is answered besides.
+ */
+static void take_over(struct session *s)
+{
+    struct uffd_msg *msgs = s->p.block->inbox;
+    const struct geom *g = &s->p.block->geom;
+
+    s->now_ns = clock_now_ns();
+    take_discards(s, msgs, INBOX_MSGS);
+    for (unsigned i = 0; i < INBOX_MSGS; i++) {
+        if (!uffd_is_cleared(&msgs[i]) && !uffd_is_fault(&msgs[i]))
+            stop_because(s, STOP_UNKNOWN_EVENT,
+                         "the last pager was killed with an event that cannot be honoured");
+        uffd_clear(&msgs[i]);
+    }
+    for (unsigned i = 0; i < g->n_regions; i++) {
+        struct install_result r = uffd_wake(s->p.uffd, g->regions[i].hva, g->regions[i].len_bytes);
+
+        if (r.outcome == OUTCOME_GONE)
+            stop_because(s, STOP_VMM_GONE, "the VMM is gone");
+        else if (r.outcome != OUTCOME_DONE)
+            stop_because(s, STOP_REFUSED, "the kernel refused to wake the VM's threads");
     }
 }
 
@@ -415,6 +460,12 @@ int session_run(struct session *s)
     int r = 0;
 
     (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* retries after 10 us, not 60 */
+    /* A kill while the kernel writes messages must not meet a page that is not there: they would be lost. */
+    (void)mlock(s->p.block->inbox, BLOCK_INBOX_BYTES);
+    if (s->p.take_over)
+        take_over(s);
+    if (s->p.on_ready && s->stop == STOP_NONE)
+        s->p.on_ready(s->p.on_ready_ctx);
     serve(s);
     if (s->stop != STOP_VMM_GONE || !peer_is_gone(s->p.peer))
         r = peer_stop(s->p.peer, log_waiting, s);

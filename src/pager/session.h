@@ -22,6 +22,9 @@ struct session_parts {
     struct control *control;
     const struct peer *peer;
     const struct log_sink *log;
+    bool take_over;              /* another pager has served this block's VM before */
+    void (*on_ready)(void *ctx); /* called when nothing is owed from before any more; may be NULL */
+    void *on_ready_ctx;
     void (*on_stats)(void *ctx); /* called when statistics are asked for */
     void *on_stats_ctx;
 };

@@ -217,7 +217,7 @@ static const struct thaw_source_ops file_ops = {
     .free = file_free,
 };
 
-static int open_file(struct file_source *f)
+static int open_file(struct file_source *f, struct file_id *id)
 {
     struct stat st;
 
@@ -235,6 +235,7 @@ static int open_file(struct file_source *f)
             -EINVAL, "memory file %s has %jd bytes, expected a multiple of the page size, 4096",
             f->path, (intmax_t)st.st_size);
     f->size_bytes = (uint64_t)st.st_size;
+    *id = (struct file_id){.device = st.st_dev, .inode = st.st_ino};
     return 0;
 }
 
@@ -262,7 +263,7 @@ static int probe_file(struct file_source *f)
     return hole_map_init(&f->holes, f->fd, f->size_bytes, WALK_BUDGET_NS);
 }
 
-int source_open_file(struct source **out, const char *path)
+int source_open_file(struct source **out, const char *path, struct file_id *id)
 {
     _cleanup_(file_source_freep) struct file_source *f = calloc(1, sizeof(*f));
     void *map;
@@ -274,7 +275,7 @@ int source_open_file(struct source **out, const char *path)
     f->path = strdup(path);
     if (!f->path)
         return err_origin_errno(-ENOMEM, "cannot open memory file %s", path);
-    r = open_file(f);
+    r = open_file(f, id);
     if (r < 0)
         return r;
     map = mmap(NULL, f->size_bytes, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, f->fd, 0);

@@ -142,7 +142,7 @@ bool uffd_is_one(int fd)
     char what[64];
 
     describe_fd(fd, what, sizeof(what));
-    return strcmp(what, "anon_inode:[userfaultfd]") == 0;
+    return strcmp(what, UFFD_LINK_NAME) == 0;
 }
 
 /* #syscalls fcntl */

@@ -11,6 +11,9 @@
 
 #include "core/event.h"
 
+/* What /proc/PID/fd calls a userfaultfd. */
+#define UFFD_LINK_NAME "anon_inode:[userfaultfd]"
+
 /** struct install_result - what became of an ioctl */
 struct install_result {
     enum outcome outcome;

@@ -24,6 +24,23 @@ int uffd_receive(int uffd, struct uffd_msg *msgs, unsigned n_max)
     }
 }
 
+void uffd_clear(struct uffd_msg *msg)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    msg->event = 0;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+bool uffd_is_cleared(const struct uffd_msg *msg)
+{
+    return msg->event == 0;
+}
+
+bool uffd_is_fault(const struct uffd_msg *msg)
+{
+    return msg->event == UFFD_EVENT_PAGEFAULT;
+}
+
 bool uffd_is_discard(const struct uffd_msg *msg)
 {
     return msg->event == UFFD_EVENT_REMOVE || msg->event == UFFD_EVENT_UNMAP;

@@ -37,6 +37,18 @@ enum {
  */
 int uffd_decode(const struct uffd_msg *msg, struct event *ev);
 
+/**
+ * uffd_clear() - mark a message as dealt with. Stores before it are done before it, stores after it after it, as far as
+ * another process can tell that finds the memory when this one was killed
+ */
+void uffd_clear(struct uffd_msg *msg);
+
+/** uffd_is_cleared() - was it? No message of the kernel looks like that */
+bool uffd_is_cleared(const struct uffd_msg *msg);
+
+/** uffd_is_fault() - is it a page fault, which whoever waits raises again when woken? */
+bool uffd_is_fault(const struct uffd_msg *msg);
+
 /** uffd_is_discard() - does this message tell that memory goes away? Those are handled before all others */
 bool uffd_is_discard(const struct uffd_msg *msg);
 

@@ -152,6 +152,7 @@ static void step(struct block *b, const char *text)
 int main(int argc, char **argv)
 {
     static struct geom_region regions[MAX_REGIONS];
+    struct state_facts facts = {.memory_path = ""};
     struct state_file state;
     struct geom geom;
     unsigned n_regions = 0;
@@ -169,7 +170,7 @@ int main(int argc, char **argv)
     numbers(argv[2], 1, n);
     if (n_regions == 0 || geom_init(&geom, regions, n_regions, (unsigned)n[0], &bad) != 0)
         die("regions", "none, or not aligned, or overlapping");
-    if (state_file_new(&state, argv[1], &geom) < 0)
+    if (state_file_new(&state, argv[1], &geom, &facts) < 0)
         die("state file", err_text());
     state.block.header->vmm_pid = getpid();
     state.block.header->start_time_ns = clock_wall_ns();

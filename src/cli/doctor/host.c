@@ -15,6 +15,7 @@
 #include "base/procfs.h"
 #include "cli/doctor/doctor.h"
 #include "cli/map/size_text.h"
+#include "pager/state_dir.h"
 #include "pager/state_file.h"
 
 #define MEMINFO      "/proc/meminfo"
@@ -251,7 +252,8 @@ void doctor_cpu_idle(struct doctor_finding *f)
 void doctor_run_directory(struct doctor_finding *f)
 {
     struct geom_region region = {.len_bytes = 4096};
-    struct state_file state = {0};
+    struct state_file state = STATE_FILE_NONE;
+    struct state_facts facts = {.memory_path = ""};
     struct geom geom;
     hva_t bad;
     char dir[PATH_MAX];
@@ -262,7 +264,7 @@ void doctor_run_directory(struct doctor_finding *f)
         return;
     }
     was_there = access(dir, F_OK) == 0;
-    if (state_file_new(&state, dir, &geom) < 0) {
+    if (state_file_new(&state, dir, &geom, &facts) < 0) {
         doctor_found(f, DOCTOR_MISSING, "%s", err_text());
         doctor_advise(f, "Make %s writable for this user, or serve with --state DIR", dir);
         return;

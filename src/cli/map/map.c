@@ -3,7 +3,7 @@
  * map.c - `thaw map`: the picture of a guest's memory as its pager sees it
  *
  *     which pager?  a file's name, a pid, or the only one that runs
- *     read          the state file, once (cli/map/state_list.h)
+ *     read          the state file, once (cli/map/state_copy.h)
  *     draw          into a file (cli/map/picture_image.h) or onto the terminal (cli/map/picture_term.h)
  *
  * The pager does not notice. A state file that a dead pager left behind is drawn and called stale;
@@ -22,8 +22,8 @@
 #include "cli/map/picture_image.h"
 #include "cli/map/picture_term.h"
 #include "cli/map/size_text.h"
-#include "cli/map/state_list.h"
-#include "pager/state_file.h"
+#include "cli/map/state_copy.h"
+#include "pager/state_dir.h"
 
 /* struct request - the command line, understood */
 struct request {
@@ -36,14 +36,15 @@ struct request {
 
 static void print_help(void)
 {
-    printf("usage: thaw map [PID | STATEFILE] [--state DIR] [-o FILE.svg | FILE.png]\n"
-           "\n"
-           "Draws a guest's memory, a cell a page or a group of pages, coloured by state.\n"
-           "\n"
-           "  PID          of the pager; without it the only pager that runs is taken\n"
-           "  STATEFILE    a pager's state file, for pagers with another state directory\n"
-           "  --state DIR  where state files are (default: as thaw serve)\n"
-           "  -o FILE      write an SVG or PNG, by the name's ending, instead of the terminal\n");
+    printf(
+        "usage: thaw map [PID | STATEFILE] [--state DIR] [-o FILE.svg | FILE.png]\n"
+        "\n"
+        "Draws a guest's memory, a cell a page or a group of pages, coloured by state.\n"
+        "\n"
+        "  PID          of the pager or of the VMM; without it the only pager that runs is taken\n"
+        "  STATEFILE    a pager's state file, for pagers with another state directory\n"
+        "  --state DIR  where state files are (default: as thaw serve)\n"
+        "  -o FILE      write an SVG or PNG, by the name's ending, instead of the terminal\n");
 }
 
 static bool ends_with(const char *text, const char *end)
@@ -137,6 +138,29 @@ static int find_only(const char *dir, char *path, size_t len)
     return CLI_FAILED;
 }
 
+/* The state file of the process @pid: of the pager that made it, of the one that serves now, or of the VMM. */
+static int find_pid(const char *dir, int pid, char *path, size_t len)
+{
+    _cleanup_(state_list_freep) struct state_list *list = NULL;
+
+    if (state_list_read(dir, &list) < 0 || state_path(dir, pid, path, len) < 0)
+        return cli_error("map", "%s", err_text());
+    if (access(path, F_OK) == 0)
+        return CLI_OK;
+    for (unsigned i = 0; i < list->n; i++) {
+        _cleanup_(state_freep) struct state_copy *s = NULL;
+        char candidate[PATH_MAX];
+
+        if (state_path(dir, list->pids[i], candidate, sizeof(candidate)) < 0 ||
+            state_read(candidate, &s) < 0)
+            continue;
+        if ((s->block.header->pager_pid == pid || s->block.header->vmm_pid == pid) &&
+            snprintf(path, len, "%s", candidate) < (int)len)
+            return CLI_OK;
+    }
+    return CLI_OK; /* the first name will do to say that there is no such file */
+}
+
 /* The state file that is meant. Errors are printed. */
 static int find_file(const struct request *req, char *path, size_t len)
 {
@@ -156,9 +180,7 @@ static int find_file(const struct request *req, char *path, size_t len)
     }
     if (!req->which)
         return find_only(dir, path, len);
-    if (state_path(dir, (int)pid, path, len) < 0)
-        return cli_error("map", "%s", err_text());
-    return CLI_OK;
+    return find_pid(dir, (int)pid, path, len);
 }
 
 static struct picture_limits limits_of_output(const struct request *req, enum term_style *style)

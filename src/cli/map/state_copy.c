@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/map/state_list.h"
+#include "cli/map/state_copy.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,14 +13,6 @@
 
 #include "base/err.h"
 #include "base/fd.h"
-
-#define SUFFIX ".state"
-
-static void dir_closep(DIR **d)
-{
-    if (*d)
-        closedir(*d);
-}
 
 /*
  * All of the file; one that changes its size meanwhile is too short or too long for block_open().
@@ -113,72 +104,4 @@ struct state_copy *state_free(struct state_copy *s)
         free(s->mem);
     free(s);
     return NULL;
-}
-
-/* The pid in "123.state", 0 if it is another kind of name. */
-static int pid_of(const char *name)
-{
-    char *end = NULL;
-    long pid;
-
-    if (name[0] < '1' || name[0] > '9')
-        return 0;
-    errno = 0;
-    pid = strtol(name, &end, 10);
-    if (errno || strcmp(end, SUFFIX) != 0 || pid > INT32_MAX)
-        return 0;
-    return (int)pid;
-}
-
-static int compare_pids(const void *a, const void *b)
-{
-    int x = *(const int *)a;
-    int y = *(const int *)b;
-
-    return (x > y) - (x < y);
-}
-
-int state_list_read(const char *dir, struct state_list **out)
-{
-    _cleanup_(state_list_freep) struct state_list *l = NULL;
-    _cleanup_(dir_closep) DIR *d = NULL;
-    struct dirent *e;
-
-    l = calloc(1, sizeof(*l));
-    if (!l)
-        return err_origin(-ENOMEM, "no memory");
-    d = opendir(dir);
-    if (!d && errno != ENOENT)
-        return err_origin_errno(-errno, "%s", dir);
-    while (d && (e = readdir(d))) {
-        int pid = pid_of(e->d_name);
-        int *more;
-
-        if (pid == 0)
-            continue;
-        more = realloc(l->pids, (l->n + 1) * sizeof(*l->pids));
-        if (!more)
-            return err_origin(-ENOMEM, "no memory");
-        l->pids = more;
-        l->pids[l->n++] = pid;
-    }
-    if (l->n > 0)
-        qsort(l->pids, l->n, sizeof(*l->pids), compare_pids);
-    *out = TAKE(l);
-    return 0;
-}
-
-struct state_list *state_list_free(struct state_list *l)
-{
-    if (l)
-        free(l->pids);
-    free(l);
-    return NULL;
-}
-
-int state_path(const char *dir, int pid, char *buf, size_t len)
-{
-    if (snprintf(buf, len, "%s/%d" SUFFIX, dir, pid) >= (int)len)
-        return err_origin(-ENAMETOOLONG, "directory name %s is too long", dir);
-    return 0;
 }
