@@ -17,6 +17,8 @@
  *     touch PAGE            a thread reads the page's first word; "ok" at once, and later "page PAGE HEX-WORD"
  *     unmap PAGE            munmap(2) of one page, which another mapping then takes the place of
  *     fork                  fork(2); the child ends at once
+ *     drop                  close the userfaultfd: from then on only the pager has it
+ *     spare                 open one more userfaultfd
  *     quit                  exit 0
  */
 #include <errno.h>
@@ -177,6 +179,10 @@ static int command(char *line)
         return shutdown(sock, SHUT_WR) < 0 ? -errno : 0;
     if (!strcmp(verb, "close"))
         return close(sock) < 0 ? -errno : 0;
+    if (!strcmp(verb, "drop"))
+        return close(uffd) < 0 ? -errno : 0;
+    if (!strcmp(verb, "spare"))
+        return peer_uffd_new(O_NONBLOCK, 0) < 0 ? -EMFILE : 0;
     if (!strcmp(verb, "setuid"))
         return setuid((uid_t)atoi(save)) < 0 ? -errno : 0;
     if (!strcmp(verb, "quit"))
