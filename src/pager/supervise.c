@@ -25,6 +25,7 @@ struct keeper {
     pid_t pid;         /* of the pager that runs; 0: none */
     int pidfd;         /* owned: of the same; -1: none */
     bool stopping;     /* a stop was asked for */
+    bool served;       /* the pager that runs has got ready */
     bool crashing;     /* pagers crash again and again */
     bool over;
     int result;
@@ -75,6 +76,7 @@ static void start_pager(struct keeper *k)
         be_pager(k->s);
     if (pid > 0) {
         k->pid = pid;
+        k->served = false;
         k->start_ns = RESTARTS_NEVER;
         k->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
     }
@@ -89,23 +91,36 @@ static void start_pager(struct keeper *k)
         (void)kill(pid, SIGTERM);
 }
 
-static bool is_crash(int signal)
+static bool is_crash_signal(int signal)
 {
     return signal == SIGSEGV || signal == SIGBUS || signal == SIGABRT || signal == SIGILL ||
            signal == SIGFPE || signal == SIGSYS || signal == SIGTRAP;
 }
 
-/* describe_end() - how the pager ended, for people. Return: whether it was a mistake of its own */
+/*
+ * describe_end() - how the pager ended, for people. Return: whether it was a mistake of its own: a signal that says so,
+ * or that it went away although there is a VMM to serve
+ */
 static bool describe_end(struct keeper *k, int status)
 {
     if (WIFSIGNALED(status)) {
         (void)snprintf(k->last, sizeof(k->last), "process %d was ended by signal %d (%s)", k->pid,
                        WTERMSIG(status), sigabbrev_np(WTERMSIG(status)));
-        return is_crash(WTERMSIG(status));
+        return is_crash_signal(WTERMSIG(status));
     }
     (void)snprintf(k->last, sizeof(k->last), "process %d ended with exit status %d", k->pid,
                    WEXITSTATUS(status));
-    return false;
+    return k->served;
+}
+
+static void take_ready(struct keeper *k)
+{
+    uint64_t count;
+
+    if (read(k->s->ready_fd, &count, sizeof(count)) != (ssize_t)sizeof(count))
+        return;
+    k->served = true;
+    restarts_ready(&k->restarts);
 }
 
 /* reap() - the pager has ended. What it leaves alive is served by another one */
@@ -119,6 +134,7 @@ static void reap(struct keeper *k)
 
     while (waitpid(k->pid, &status, 0) < 0 && errno == EINTR)
         continue;
+    take_ready(k);
     crashed = describe_end(k, status);
     s->block->header->left_ns = now_ns;
     k->pidfd = fd_close(k->pidfd);
@@ -186,14 +202,6 @@ static void take_control(struct keeper *k)
     }
     k->result = stop_vmm(k);
     k->over = true;
-}
-
-static void take_ready(struct keeper *k)
-{
-    uint64_t count;
-
-    if (read(k->s->ready_fd, &count, sizeof(count)) == (ssize_t)sizeof(count))
-        restarts_ready(&k->restarts);
 }
 
 /* ---- waiting -------------------------------------------------------------------------------------------------- */
