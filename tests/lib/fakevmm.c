@@ -169,8 +169,9 @@ static void report_latency(uint64_t total)
         n += workers[i].tally.n_lat;
     }
     qsort(all, n, sizeof(*all), compare_u32);
-    printf(",\"first_touch_ns\":{\"n\":%llu,\"p50\":%u,\"p99\":%u}", (unsigned long long)n,
-           n ? all[n / 2] : 0, n ? all[n * 99 / 100] : 0);
+    printf(",\"first_touch_ns\":{\"n\":%llu,\"p50\":%u,\"p99\":%u,\"max\":%u}",
+           (unsigned long long)n, n ? all[n / 2] : 0, n ? all[n * 99 / 100] : 0,
+           n ? all[n - 1] : 0);
     free(all);
 }
 
@@ -221,6 +222,7 @@ static int report(const struct guest *g, const struct settings *s, bool cut)
         t.syscalls += one->syscalls;
         t.errors += one->errors;
         t.n_lat += one->n_lat;
+        t.slowest_ns = one->slowest_ns > t.slowest_ns ? one->slowest_ns : t.slowest_ns;
         if (one->errors && !first)
             first = &workers[i].first_error;
     }
@@ -233,13 +235,14 @@ static int report(const struct guest *g, const struct settings *s, bool cut)
         "{\"seed\":%llu,\"pages\":%llu,\"page_bytes\":%llu,\"regions\":%u,\"touched\":%llu,"
         "\"written\":%llu,\"zero_pages\":%llu,\"hole_pages\":%llu,\"checks\":%llu,\"writes\":%llu,"
         "\"discards\":%llu,\"pages_discarded\":%llu,\"remaps\":%llu,\"syscalls\":%llu,\"cut\":%s,"
-        "\"errors\":%llu",
+        "\"slowest_ns\":%llu,\"errors\":%llu",
         (unsigned long long)g->oracle.seed, (unsigned long long)g->n_pages, 1ull << g->page_shift,
         g->n_regions, (unsigned long long)touched, (unsigned long long)written,
         (unsigned long long)zero, (unsigned long long)holes, (unsigned long long)t.checks,
         (unsigned long long)t.writes, (unsigned long long)t.discards,
         (unsigned long long)t.pages_discarded, (unsigned long long)t.remaps,
-        (unsigned long long)t.syscalls, cut ? "true" : "false", (unsigned long long)t.errors);
+        (unsigned long long)t.syscalls, cut ? "true" : "false", (unsigned long long)t.slowest_ns,
+        (unsigned long long)t.errors);
     if (first)
         report_error(first);
     if (s->latency)

@@ -152,6 +152,8 @@ uint64_t guest_remap(struct worker *w, uint64_t page, uint64_t n);
 
 void guest_check_canaries(struct worker *w);
 
+uint64_t clock_ns(void);
+
 /* ---- workloads ---- */
 
 /** struct op - one step of the command line: what all threads do until it is done */
@@ -180,7 +182,8 @@ extern const struct op_kind op_kinds[];
 struct tally {
     uint64_t checks, writes, discards, pages_discarded, remaps, syscalls;
     uint64_t errors;
-    uint64_t n_lat; /* in worker.lat_ns */
+    uint64_t n_lat;      /* in worker.lat_ns */
+    uint64_t slowest_ns; /* of the touches that a flood is timed by */
 };
 
 struct error {

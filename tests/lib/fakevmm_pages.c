@@ -136,7 +136,7 @@ static void judge_word(struct worker *w, uint64_t page, uint32_t before, uint32_
     worker_error(w, page, block, word, expected, got);
 }
 
-static uint64_t now_ns(void)
+uint64_t clock_ns(void)
 {
     struct timespec ts;
 
@@ -167,9 +167,10 @@ static uint64_t first_load(struct worker *w, uint64_t page, const uint8_t *block
 
     if (!fresh || !w->lat_ns || w->tally.n_lat == w->cap_lat)
         return load_word(block, word);
-    t = now_ns();
+    t = clock_ns();
     got = load_word(block, word);
-    w->lat_ns[w->tally.n_lat++] = (uint32_t)(now_ns() - t);
+    t = clock_ns() - t;
+    w->lat_ns[w->tally.n_lat++] = t < UINT32_MAX ? (uint32_t)t : UINT32_MAX;
     return got;
 }
 

@@ -386,19 +386,103 @@ static void use_syscalls(struct worker *w, const struct op *op)
     close(fd);
 }
 
-/* Stop here until the one who started this program has had a look. */
-static void pause_here(struct worker *w, const struct op *op)
+static void say(const char *line)
+{
+    if (write(STDOUT_FILENO, line, strlen(line)) != (ssize_t)strlen(line))
+        peer_die(PEER_EXIT_ABSENT, errno, "stdout");
+}
+
+static void wait_for_line(struct worker *w)
 {
     char c;
 
+    atomic_store(&w->doing, "waiting for a line on stdin");
+    while (read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
+        ;
+}
+
+/* Stop here until the one who started this program has had a look. */
+static void pause_here(struct worker *w, const struct op *op)
+{
     (void)op;
     if (w->id != 0)
         return;
-    atomic_store(&w->doing, "waiting for a line on stdin");
-    if (write(STDOUT_FILENO, "paused\n", 7) != 7)
-        peer_die(PEER_EXIT_ABSENT, errno, "stdout");
-    while (read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
-        ;
+    say("paused\n");
+    wait_for_line(w);
+}
+
+/*
+ * A flood, until a line arrives on stdin. Thread 0 waits for that line. Thread 1 is the one who must not suffer: it reads
+ * the pages of the second half, each once, one every op->n microseconds, and says so when it is through. All others
+ * discard pages of the first half as fast as they can, each in a slice of its own.
+ */
+static atomic_bool flood_over;
+
+static void note_slowest(struct worker *w, uint64_t began_ns)
+{
+    uint64_t took_ns = clock_ns() - began_ns;
+
+    w->tally.slowest_ns = took_ns > w->tally.slowest_ns ? took_ns : w->tally.slowest_ns;
+}
+
+static void flood_suffer(struct worker *w, const struct op *op)
+{
+    uint64_t p = op->first + (op->end - op->first) / 2, t;
+
+    for (; p < op->end && !atomic_load(&flood_over); p++) {
+        t = clock_ns();
+        guest_check(w, p);
+        note_slowest(w, t);
+        usleep((useconds_t)op->n);
+    }
+    if (p == op->end)
+        say("served\n");
+}
+
+/* Return: true if this thread is one of those that discard; then [*p, *end) is its slice */
+static bool flood_cast(struct worker *w, const struct op *op, uint64_t *p, uint64_t *end)
+{
+    uint64_t n = (op->end - op->first) / 2;
+
+    if (w->id == 0) {
+        say("flooding\n");
+        wait_for_line(w);
+        atomic_store(&flood_over, true);
+    }
+    if (w->id == 1)
+        flood_suffer(w, op);
+    if (w->id < 2)
+        return false;
+    *p = op->first + n * (w->id - 2) / (op->n_threads - 2);
+    *end = op->first + n * (w->id - 1) / (op->n_threads - 2);
+    return *p < *end;
+}
+
+static void flood(struct worker *w, const struct op *op)
+{
+    uint64_t i, p, end;
+
+    if (!flood_cast(w, op, &p, &end))
+        return;
+    for (i = 0; !atomic_load(&flood_over); i++)
+        guest_discard(w, p + i % (end - p), 1);
+}
+
+/* The same with memory that is used: what was given back is written to and read again. */
+static void churn(struct worker *w, const struct op *op)
+{
+    uint64_t i, at, p, end, t;
+
+    if (!flood_cast(w, op, &p, &end))
+        return;
+    for (i = 0; !atomic_load(&flood_over); i++) {
+        at = p + i % (end - p);
+        guest_discard(w, at, 1);
+        t = clock_ns();
+        guest_stamp(w, at);
+        note_slowest(w, t);
+        guest_check(w, at);
+    }
 }
 
 const struct op_kind op_kinds[] = {
@@ -417,6 +501,9 @@ const struct op_kind op_kinds[] = {
     {"remap", remap, 2, 300, "N times: map over guest memory, read beside it"},
     {"partly", discard_partly, 1, 20, "N times: discard a huge page and a part of the next"},
     {"syscalls", use_syscalls, 2, 300, "N times: read(2) into, write(2) from guest memory"},
+    {"flood", flood, 8, 1000,
+     "until a line on stdin: discard; one thread reads beside it every N us"},
+    {"churn", churn, 8, 1000, "the same; what was discarded is used again"},
     {"verify", read_seq, 2, 1, "read every page, whatever it must hold"},
     {"pause", pause_here, 1, 1, "print \"paused\" and wait for a line on stdin"},
     {NULL, NULL, 0, 0, NULL},

@@ -95,6 +95,19 @@ def is_listening(path):
     return False
 
 
+def private_kib(pid, *without):
+    """KiB of memory that nobody shares with a process, mappings of the files `without` left out; and of page tables."""
+    total, count = 0, True
+    paths = tuple(str(path) for path in without)
+    for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            count = not (paths and line.endswith(paths))
+        elif count and line.startswith(("Private_Clean:", "Private_Dirty:")):
+            total += int(line.split()[1])
+    tables = re.search(r"^VmPTE:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return total, int(tables.group(1))
+
+
 def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -184,6 +197,13 @@ class Pager(Process):
             assert self.running(), f"{self.name} ended before it listened: {self.err}"
             return False
         wait_until(ready, f"{self.name} to listen on {self.socket}")
+
+    def ask_stats(self, deadline=DEADLINE):
+        """Ask for the statistics of this moment."""
+        self.stats_file.unlink(missing_ok=True)
+        self.signal(signal.SIGUSR1)
+        wait_until(self.stats_file.exists, "statistics", deadline)
+        return self.stats()
 
     def stats(self):
         """The statistics it wrote last."""

@@ -11,6 +11,7 @@
  *
  *     connect PATH          "ok" or "error ERRNO"
  *     send HEX [FD]...      the bytes, with these fds: uffd, uffd2 (one more), pipe, FILE-PATH
+ *     flood N               up to N sends of one byte each, until the kernel takes no more; "flooded COUNT" before the answer
  *     shut                  no more bytes will come (SHUT_WR)
  *     close                 close the socket
  *     setuid N              become another user (before connect)
@@ -107,6 +108,18 @@ static int command_send(char *save)
     return r;
 }
 
+static int command_flood(const char *arg)
+{
+    unsigned long i, n = arg ? strtoul(arg, NULL, 0) : 0;
+
+    for (i = 0; i < n && send(sock, "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1; i++)
+        ;
+    if (i < n && errno != EAGAIN)
+        return -errno;
+    printf("flooded %lu\n", i);
+    return 0;
+}
+
 static void *touch_thread(void *arg)
 {
     uintptr_t page = (uintptr_t)arg;
@@ -167,6 +180,8 @@ static int command(char *line)
         return -EINVAL;
     if (!strcmp(verb, "send"))
         return command_send(save);
+    if (!strcmp(verb, "flood"))
+        return command_flood(strtok_r(NULL, " ", &save));
     if (!strcmp(verb, "connect"))
         return command_connect(strtok_r(NULL, " ", &save));
     if (!strcmp(verb, "touch"))
