@@ -20,6 +20,15 @@ static unsigned emit_page(struct effect *fx, enum effect_kind kind, pgno_t page)
     return 1;
 }
 
+/* emit_alone() - the same for the page that was asked about, without its neighbours: they may be in the way */
+static unsigned emit_alone(struct effect *fx, const struct effect *asked)
+{
+    *fx = *asked;
+    fx->first = asked->page;
+    fx->end = asked->page + 1;
+    return 1;
+}
+
 /* answered() - whoever waited in [first, end) has been woken, by an install or by a wake */
 static void answered(struct engine *e, pgno_t first, pgno_t end)
 {
@@ -40,6 +49,8 @@ static void put_off_again(struct engine *e, uint64_t now_ns)
     e->blocked = true;
     e->retry_at_ns = now_ns + e->backoff_ns;
     e->backoff_ns = min_u64(e->backoff_ns * 2, ENGINE_BACKOFF_MAX_NS);
+    if (e->in_pass && e->cursor > 0)
+        e->cursor--; /* whom it was refused comes first the next time */
     e->in_pass = false;
 }
 
@@ -226,11 +237,9 @@ static unsigned on_located(struct engine *e, const struct event *ev, struct effe
     assert(asked->page < fx->end && fx->end <= asked->end);
     switch (ev->located.where) {
     case LOCATED_ZERO:
+        if (!e->config.zero_runs)
+            (void)emit_alone(fx, asked);
         fx->kind = EFFECT_ZERO;
-        if (!e->config.zero_runs) {
-            fx->first = asked->page;
-            fx->end = asked->page + 1;
-        }
         return 1;
     case LOCATED_MEMORY:
         fx->kind = EFFECT_COPY;
@@ -238,10 +247,8 @@ static unsigned on_located(struct engine *e, const struct event *ev, struct effe
     case LOCATED_ELSEWHERE:
         if (asked->fetched && ev->located.slow) {
             /* It does not stay in memory: better to wait for the storage once than to read it for ever. */
-            (void)emit_page(fx, EFFECT_COPY, asked->page);
-            fx->write = asked->write;
-            fx->arm = asked->arm;
-            fx->unprotect = asked->unprotect;
+            (void)emit_alone(fx, asked);
+            fx->kind = EFFECT_COPY;
             return 1;
         }
         if (!fetch_table_add(&e->fetches, fx->first, fx->end, asked->write))
@@ -391,19 +398,7 @@ static unsigned exists(struct engine *e, const struct effect *asked, pgno_t p, u
     }
     if (bitset_has(&e->block->waiting, p) || bitset_has(&e->block->waiting_wp, p))
         retry_by(e, now_ns);
-    *fx = *asked;
-    fx->first = asked->page;
-    fx->end = asked->page + 1;
-    return 1;
-}
-
-/* refused_run() - a run of more than one page failed: it may be the neighbours' fault; try the page alone */
-static unsigned refused_run(const struct effect *asked, struct effect *fx)
-{
-    *fx = *asked;
-    fx->first = asked->page;
-    fx->end = asked->page + 1;
-    return 1;
+    return emit_alone(fx, asked);
 }
 
 static unsigned on_install_done(struct engine *e, const struct event *ev, struct effect *fx)
@@ -432,7 +427,7 @@ static unsigned on_install_done(struct engine *e, const struct event *ev, struct
         return 0;
     case OUTCOME_UNSURE:
         if (next != asked->page) /* a neighbour: whether it is there or not, nobody asked for it */
-            return refused_run(asked, fx);
+            return emit_alone(fx, asked);
         if (!asked->unprotect && !is_installed(e, next))
             return doubted(e, next, ev->time_ns, fx);
         return exists(e, asked, next, ev->time_ns, fx);
@@ -440,18 +435,18 @@ static unsigned on_install_done(struct engine *e, const struct event *ev, struct
         return exists(e, asked, next, ev->time_ns, fx);
     case OUTCOME_UNMAPPED:
         if (!alone)
-            return refused_run(asked, fx);
+            return emit_alone(fx, asked);
         counters(e)->unmapped++;
         return emit_page(fx, EFFECT_WAKE, asked->page);
     case OUTCOME_NOMEM:
-        return alone ? no_memory(e, ev->time_ns, fx) : refused_run(asked, fx);
+        return alone ? no_memory(e, ev->time_ns, fx) : emit_alone(fx, asked);
     case OUTCOME_SOURCE:
-        return alone ? emit_stop(fx, STOP_SOURCE) : refused_run(asked, fx);
+        return alone ? emit_stop(fx, STOP_SOURCE) : emit_alone(fx, asked);
     case OUTCOME_GONE:
     case OUTCOME_REFUSED:
         break;
     }
-    return alone ? emit_stop(fx, STOP_REFUSED) : refused_run(asked, fx);
+    return alone ? emit_stop(fx, STOP_REFUSED) : emit_alone(fx, asked);
 }
 
 static unsigned on_wake_done(struct engine *e, const struct event *ev, struct effect *fx)
@@ -536,7 +531,8 @@ static unsigned next_answer(struct engine *e, struct effect *fx)
 
 /*
  * One pass over both sets of waiting pages, one page a step. A page that is still being fetched is passed over: its
- * FETCHED event asks for another pass. AGAIN ends the pass and blocks (put_off_again).
+ * FETCHED event asks for another pass. AGAIN ends the pass and blocks (put_off_again); the next one begins there and goes
+ * around, or threads that fault again and again in low pages would keep everybody else waiting.
  */
 static unsigned on_tick(struct engine *e, const struct event *ev, struct effect *fx)
 {
@@ -548,12 +544,16 @@ static unsigned on_tick(struct engine *e, const struct event *ev, struct effect 
         e->in_pass = true;
         e->retry_at_ns = ENGINE_NEVER;
         e->blocked = false;
+        e->began_late = e->cursor > 0 || e->cursor_wp;
+    }
+    while ((n = next_answer(e, fx)) == 0) {
         e->cursor = 0;
         e->cursor_wp = false;
+        e->in_pass = e->began_late;
+        if (!e->in_pass)
+            return 0;
+        e->began_late = false;
     }
-    n = next_answer(e, fx);
-    if (n == 0)
-        e->in_pass = false;
     return n;
 }
 

@@ -26,8 +26,9 @@
  * it is why a new pager that finds the block can tell exactly which faults are owed an answer.
  *
  * Putting off. While the VMM discards memory the kernel refuses every install (AGAIN) and announces neither the cause's
- * end nor a retry. The first AGAIN blocks all installs until the retry time (10 us, doubling to 1 ms): one probe per
- * period instead of one per fault.
+ * end nor a retry. The first AGAIN blocks all installs until the retry time (10 us, doubling to 100 us): one probe per
+ * period instead of one per fault. Who was refused is tried first then, and those behind come next: everybody has a turn,
+ * however many fault again in between.
  */
 
 #include "core/block.h"
@@ -62,8 +63,9 @@ struct engine {
     uint64_t
         doubt_until_ns; /* huge pages may be short: who waits for one is kept waiting until then */
     bool in_pass;       /* a pass of retries is under way: TICK until it gives no effect */
+    bool began_late;    /* the pass did not begin with the first page: it goes around */
     bool cursor_wp;     /* the pass has come to the write-protect faults */
-    pgno_t cursor;      /* where the pass stands */
+    pgno_t cursor;      /* where the pass stands; between passes: where the next one begins */
     bool blocked;       /* AGAIN was the last word: nothing is tried before retry_at_ns */
 
     struct fetch_table fetches;

@@ -44,6 +44,10 @@ MUTATIONS = {
         "        e->cursor = p == BITSET_NONE ? 0 : p + 1;\n",
         "        e->cursor = p == BITSET_NONE ? 0 : p + 2;\n",
     ),
+    "looks only at those behind the one that was refused": (
+        "        e->in_pass = e->began_late;\n",
+        "        e->in_pass = false;\n",
+    ),
     "does not try again when memory was short": (
         "    retry_by(e, now_ns + ENGINE_NOMEM_RETRY_NS);\n",
         "",
@@ -103,7 +107,7 @@ MUTATIONS = {
         "        if (false)\n",
     ),
     "takes a huge neighbour without memory for installed": (
-        "nobody asked for it */\n            return refused_run(asked, fx);\n",
+        "nobody asked for it */\n            return emit_alone(fx, asked);\n",
         "nobody asked for it */\n            return exists(e, asked, next, ev->time_ns, fx);\n",
     ),
     "does not record the first write": (
@@ -123,12 +127,12 @@ MUTATIONS = {
         "    if (p == asked->page || asked->kind == EFFECT_COPY)\n",
     ),
     "fills huge pages in ahead": (
-        "        if (!e->config.zero_runs) {\n",
-        "        if (false) {\n",
+        "        if (!e->config.zero_runs)\n",
+        "        if (false)\n",
     ),
     # stops
     "gives up for a neighbour's sake": (
-        "        return alone ? emit_stop(fx, STOP_SOURCE) : refused_run(asked, fx);\n",
+        "        return alone ? emit_stop(fx, STOP_SOURCE) : emit_alone(fx, asked);\n",
         "        return emit_stop(fx, STOP_SOURCE);\n",
     ),
     "gives up at the first want of memory": (

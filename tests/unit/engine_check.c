@@ -24,6 +24,8 @@ static bool will_be_retried(const struct engine *e, pgno_t p, bool protected)
         return true;
     if (!e->in_pass)
         return false;
+    if (e->began_late)
+        return true; /* it goes around */
     if (protected)
         return !e->cursor_wp || p >= e->cursor;
     return !e->cursor_wp && p >= e->cursor;
