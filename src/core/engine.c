@@ -209,6 +209,7 @@ static unsigned on_remove(struct engine *e, const struct event *ev)
     hva_t covered = 0;
 
     counters(e)->removes++;
+    e->backoff_ns = min_u64(e->backoff_ns, ENGINE_BUSY_NS);
     for (unsigned i = geom_first_after(g, ev->remove.start); i < g->n_regions; i++) {
         const struct geom_region *r = geom_region_by_hva(g, i);
         hva_t start = max_u64(ev->remove.start, r->hva);
@@ -287,7 +288,6 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
     pgno_t p;
 
     assert(known);
-    (void)known;
     p = next_wanted(e, first, end);
     if (p < end && !ev->fetched.ok)
         return emit_stop(fx, STOP_SOURCE);

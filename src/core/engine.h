@@ -26,9 +26,9 @@
  * it is why a new pager that finds the block can tell exactly which faults are owed an answer.
  *
  * Putting off. While the VMM discards memory the kernel refuses every install (AGAIN) and announces neither the cause's
- * end nor a retry. The first AGAIN blocks all installs until the retry time (10 us, doubling to 100 us): one probe per
+ * end nor a retry. The first AGAIN blocks all installs until the retry time (10 us, doubling to 1 ms): one probe per
  * period instead of one per fault. Who was refused is tried first then, and those behind come next: everybody has a turn,
- * however many fault again in between.
+ * however many fault again in between. Each discard that is read may be the last one, and brings the probes back to 100 us.
  */
 
 #include "core/block.h"
@@ -40,6 +40,7 @@
 
 #define ENGINE_BACKOFF_MIN_NS (10 * NS_PER_US)
 #define ENGINE_BACKOFF_MAX_NS (1 * NS_PER_MS)
+#define ENGINE_BUSY_NS        (100 * NS_PER_US) /* ... as long as the VMM goes on discarding */
 #define ENGINE_NOMEM_RETRY_NS (5 * NS_PER_MS)
 #define ENGINE_NOMEM_LIMIT_NS (10 * NS_PER_S)
 #define ENGINE_NOMEM_GAP_NS   (1 * NS_PER_S) /* failures further apart are not one shortage */

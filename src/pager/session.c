@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -33,8 +34,10 @@
 #define INBOX_MSGS (BLOCK_INBOX_BYTES / sizeof(struct uffd_msg))
 static_assert(WORKERS_MAX_JOBS >= FETCH_TABLE_MAX, "the workers take whatever the engine asks for");
 
-#define READS_A_TURN 64 /* reads between two looks at everything else */
-#define TICKS_A_TURN 32 /* retries between two looks at the message queue */
+#define READS_A_TURN    64               /* reads between two looks at everything else */
+#define TICKS_A_TURN    32               /* retries between two looks at the message queue */
+#define INSIST_NS       (50 * NS_PER_US) /* how long an install that is refused is repeated at once */
+#define INSIST_HALVINGS 8 /* ... and how often that is halved while it does not help */
 
 /* What there is to do; bits, and the epoll data of the descriptor that says so */
 enum ready {
@@ -53,6 +56,7 @@ struct session {
     uint64_t page_bytes;
     uint64_t now_ns;     /* the engine's clock: read after each read(2), install and wait */
     uint64_t put_off_ns; /* when the oldest fault that waits for a retry was read; 0: none waits */
+    unsigned n_refused;  /* installs in a row that were refused to the end; see install() */
     int epoll;           /* owned */
     enum stop_reason stop;
     char why[400]; /* what went wrong, for people */
@@ -108,7 +112,7 @@ static void fetch(struct session *s, const struct effect *fx, uint64_t since_ns)
     workers_submit(s->p.workers, &job);
 }
 
-static struct install_result install(struct session *s, const struct effect *fx)
+static struct install_result install_once(struct session *s, const struct effect *fx)
 {
     const struct geom *g = &s->p.block->geom;
     const struct geom_region *r = geom_find_page(g, fx->page);
@@ -134,6 +138,41 @@ static struct install_result install(struct session *s, const struct effect *fx)
         assert(fx->kind == EFFECT_WAKE);
         return uffd_wake(s->p.uffd, dst, len);
     }
+}
+
+/* #syscalls poll */
+static bool has_messages(const struct session *s)
+{
+    struct pollfd pfd = {.fd = s->p.uffd, .events = POLLIN};
+
+    return poll(&pfd, 1, 0) != 0;
+}
+
+/*
+ * install() - carry out an effect; where the kernel refuses, insist for a moment
+ *
+ * Installs are refused from a discard's call until its thread has run on, which takes tens of microseconds from our read
+ * of its message on. A thread that discards without a pause leaves a gap of a microsecond or two between two such times: a
+ * timer hardly ever meets it, this loop does. While a message is unread there is no gap to wait for. Insisting is of no use
+ * where that thread waits for our own processor: each time it did not help, it takes half as long the next time.
+ */
+static struct install_result install(struct session *s, const struct effect *fx)
+{
+    struct install_result r = install_once(s, fx);
+    uint64_t end_ns;
+
+    if (r.outcome == OUTCOME_AGAIN && r.bytes_done == 0) {
+        end_ns = clock_now_ns() + (INSIST_NS >> s->n_refused);
+        do {
+            r = install_once(s, fx);
+        } while (r.outcome == OUTCOME_AGAIN && r.bytes_done == 0 && !has_messages(s) &&
+                 clock_now_ns() < end_ns);
+    }
+    if (r.outcome != OUTCOME_AGAIN || r.bytes_done > 0)
+        s->n_refused = 0;
+    else
+        s->n_refused = (unsigned)min_u64(s->n_refused + 1, INSIST_HALVINGS);
+    return r;
 }
 
 /*
