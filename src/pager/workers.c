@@ -46,8 +46,9 @@ static bool queue_pop(struct queue *q, struct fetch_job *job)
     if (q->n == 0)
         return false;
     *job = q->jobs[q->head];
-    q->head = (q->head + 1) % WORKERS_MAX_JOBS;
     q->n--;
+    /* From the start when there is nothing left: jobs are large, and those that are never used take no memory. */
+    q->head = q->n == 0 ? 0 : (q->head + 1) % WORKERS_MAX_JOBS;
     return true;
 }
 

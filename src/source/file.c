@@ -17,7 +17,8 @@
  * All of them leave the storage alone. What they say may be outdated a moment later, when the kernel drops a cached page:
  * then the install waits for the disk, slower but never wrong.
  *
- * fetch() reads a range with pread(2) into a buffer that nobody looks at: what counts is that it is in the page cache.
+ * fetch() reads a range with preadv(2), page after page into the same few bytes that nobody looks at: what counts is that
+ * the range is in the page cache. So a thread that fetches needs one page of memory for it, on its stack.
  */
 #include "source/file.h"
 
@@ -32,6 +33,7 @@
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -40,13 +42,13 @@
 #include "base/linux_compat.h"
 #include "source/hole_map.h"
 
-#define FETCH_BUFFER_BYTES (64 * KIB)
-#define SMALL_PAGE         4096ull
-#define WINDOW_MAX_PAGES   512 /* a locate() window is at most 2 MiB or one page */
-#define WALK_BUDGET_NS     (20 * NS_PER_MS)
-#define GRANULE            (256 * KIB) /* what one cachestat(2) is about */
-#define FRESH_NS           (1 * NS_PER_S)
-#define EXTENT_STEPS_MAX   8 /* extents looked at in one window before it is taken as data */
+#define FETCH_PAGES      16 /* of SMALL_PAGE, read with one call */
+#define SMALL_PAGE       4096ull
+#define WINDOW_MAX_PAGES 512 /* a locate() window is at most 2 MiB or one page */
+#define WALK_BUDGET_NS   (20 * NS_PER_MS)
+#define GRANULE          (256 * KIB) /* what one cachestat(2) is about */
+#define FRESH_NS         (1 * NS_PER_S)
+#define EXTENT_STEPS_MAX 8 /* extents looked at in one window before it is taken as data */
 
 struct file_source {
     char *path;          /* for messages */
@@ -181,14 +183,18 @@ static int file_locate(void *self, struct thaw_extent *out, uint64_t off, uint64
     return 0;
 }
 
-/* #syscalls pread64 */
+/* #syscalls preadv */
 static int file_fetch(void *self, uint64_t lo, uint64_t hi)
 {
-    static _Thread_local char scratch[FETCH_BUFFER_BYTES]; /* its content does not matter */
+    char page[SMALL_PAGE]; /* its content does not matter */
+    struct iovec into[FETCH_PAGES];
     const struct file_source *f = self;
 
+    for (unsigned i = 0; i < FETCH_PAGES; i++)
+        into[i] = (struct iovec){.iov_base = page, .iov_len = sizeof(page)};
     while (lo < hi) {
-        ssize_t n = pread(f->fd, scratch, min_u64(hi - lo, sizeof(scratch)), (off_t)lo);
+        uint64_t n_pages = min_u64(align_up(hi - lo, SMALL_PAGE) / SMALL_PAGE, FETCH_PAGES);
+        ssize_t n = preadv(f->fd, into, (int)n_pages, (off_t)lo);
 
         if (n < 0 && errno == EINTR)
             continue;
