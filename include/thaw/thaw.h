@@ -33,6 +33,12 @@ enum thaw_track {
     THAW_TRACK_WP,   /* every page is installed write-protected; its first write is a fault */
 };
 
+/** enum thaw_confine - whether the process gives away what a pager does not need; it cannot be had back */
+enum thaw_confine {
+    THAW_CONFINE_OFF, /* the process stays as it is */
+    THAW_CONFINE_ON, /* after the handshake: no new privileges, no capabilities, no files, listed system calls only */
+};
+
 /**
  * struct thaw_pager_options - all that can be chosen; a zeroed struct plus the mandatory fields is valid
  * @socket_path:       mandatory without @adopt; where the VMM connects. Created by thaw_pager_new(), removed after the
@@ -49,6 +55,11 @@ enum thaw_track {
  * @state_dir:         where the state file of the running pager is; NULL: /run/thaw for root, else
  *                     $XDG_RUNTIME_DIR/thaw, else /tmp/thaw-UID
  * @log, @log_ctx:     receives messages; NULL: none
+ * @confine:           see enum thaw_confine. For programs that do nothing else than serve: system calls are filtered in all
+ *                     threads, SIGSYS is taken, and whatever is done by name fails but for @write_dir
+ * @write_dir:         beneath this folder a confined process may still make, replace and remove files; NULL: nowhere
+ * @run_uid, @run_gid: become this user and group after the handshake, without supplementary groups; 0: do not.
+ *                     With it, @state_dir NULL is /tmp/thaw-UID
  */
 struct thaw_pager_options {
     const char *socket_path;
@@ -66,6 +77,10 @@ struct thaw_pager_options {
     const char *state_dir;
     thaw_log_fn *log;
     void *log_ctx;
+    enum thaw_confine confine;
+    const char *write_dir;
+    uid_t run_uid;
+    gid_t run_gid;
 };
 
 #define THAW_FAULT_AROUND_DEFAULT 65536u /* bytes */

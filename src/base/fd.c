@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 
+/* #syscalls close */
 int fd_close(int fd)
 {
     int saved = errno;
@@ -22,6 +23,7 @@ int fd_close(int fd)
     return -1;
 }
 
+/* #syscalls write */
 int fd_write_all(int fd, const void *buf, size_t len)
 {
     const char *p = buf;
@@ -40,6 +42,9 @@ int fd_write_all(int fd, const void *buf, size_t len)
     return 0;
 }
 
+/* mkostemp() makes new files only, and nothing else is opened: what is there cannot be read */
+/* #syscalls openat:2&O_ACCMODE|O_CREAT|O_EXCL=O_RDWR|O_CREAT|O_EXCL */
+/* #syscalls fchmod rename renameat renameat2 unlink unlinkat */
 int file_replace(const char *path, const char *text, size_t len)
 {
     char temp[PATH_MAX];

@@ -137,6 +137,40 @@ struct compat_cachestat {
     __u64 nr_recently_evicted;
 };
 
+/* si_code of a SIGSYS that a seccomp filter raised; in the kernel's header, which does not go together with <signal.h> */
+#ifndef SYS_SECCOMP
+#    define SYS_SECCOMP 1
+#endif
+
+/* 5.13: a process takes rights to files away from itself */
+#ifndef SYS_landlock_create_ruleset
+#    define SYS_landlock_create_ruleset 444
+#    define SYS_landlock_add_rule       445
+#    define SYS_landlock_restrict_self  446
+#endif
+/* Landlock's interface, under our own names: the headers of 6.1 know its version 2 of 7 */
+#define COMPAT_LANDLOCK_VERSION      1u /* flag of landlock_create_ruleset: which version is there? */
+#define COMPAT_LANDLOCK_PATH_BENEATH 1
+struct compat_landlock_ruleset {
+    __u64 handled_fs;
+    __u64 handled_net; /* version 4, Linux 6.7 */
+    __u64 scoped;      /* version 6, Linux 6.12 */
+};
+struct compat_landlock_path {
+    __u64 allowed;
+    __s32 parent_fd;
+} __attribute__((packed));
+#define COMPAT_LANDLOCK_FS_WRITE_FILE       (1ull << 1)
+#define COMPAT_LANDLOCK_FS_READ_FILE        (1ull << 2)
+#define COMPAT_LANDLOCK_FS_REMOVE_FILE      (1ull << 5)
+#define COMPAT_LANDLOCK_FS_MAKE_REG         (1ull << 8)
+#define COMPAT_LANDLOCK_FS_ALL_1            ((1ull << 13) - 1) /* version 1 */
+#define COMPAT_LANDLOCK_FS_REFER            (1ull << 13)       /* version 2, Linux 5.19 */
+#define COMPAT_LANDLOCK_FS_TRUNCATE         (1ull << 14)       /* version 3, Linux 6.2 */
+#define COMPAT_LANDLOCK_FS_IOCTL_DEV        (1ull << 15)       /* version 5, Linux 6.10 */
+#define COMPAT_LANDLOCK_NET_ALL             3ull               /* TCP: bind and connect */
+#define COMPAT_LANDLOCK_SCOPE_ABSTRACT_UNIX (1ull << 0)
+
 static_assert(sizeof(struct uffd_msg) == 32, "kernel interface");
 static_assert(USERFAULTFD_IOC_NEW == 0xaa00, "kernel interface");
 static_assert(UFFDIO_API == 0xc018aa3f, "kernel interface");
@@ -153,5 +187,6 @@ static_assert(UFFD_FEATURE_EVENT_REMOVE == 0x8, "kernel interface");
 static_assert(UFFD_FEATURE_WP_UNPOPULATED == 0x2000, "kernel interface");
 static_assert(UFFD_FEATURE_MOVE == 0x10000, "kernel interface");
 static_assert(UFFDIO_COPY_MODE_WP == 0x2, "kernel interface");
+static_assert(sizeof(struct compat_landlock_path) == 12, "kernel interface");
 
 #endif

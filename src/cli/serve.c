@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +50,8 @@ static const char help[] =
     "user of this process)\n"
     "      --handshake-timeout SECS  how long the VMM may take to hand over its memory once "
     "connected (default 30)\n"
+    "      --confine on|off          give away all rights that serving does not need (default on)\n"
+    "      --user UID[:GID]          become this user and group once the VMM is there\n"
     "      --log-level LEVEL         error, warn, info or debug (default info)\n"
     "\n"
     "SIGTERM, SIGINT: stop the VM (SIGKILL to the VMM), then end. SIGUSR1: write the statistics.\n"
@@ -57,6 +60,7 @@ static const char help[] =
 struct serve_args {
     struct thaw_pager_options opts;
     const char *stats_path; /* NULL: stdout */
+    char write_dir[PATH_MAX];
     uid_t uids[MAX_UIDS];
     enum thaw_log_level log_level;
     unsigned grace_ms;
@@ -79,6 +83,8 @@ enum {
     OPT_SUPERVISE,
     OPT_GRACE,
     OPT_ADOPT,
+    OPT_CONFINE,
+    OPT_USER,
 };
 
 static const struct option long_options[] = {
@@ -95,6 +101,8 @@ static const struct option long_options[] = {
     {"supervise", no_argument, NULL, OPT_SUPERVISE},
     {"grace", required_argument, NULL, OPT_GRACE},
     {"adopt", required_argument, NULL, OPT_ADOPT},
+    {"confine", required_argument, NULL, OPT_CONFINE},
+    {"user", required_argument, NULL, OPT_USER},
     {"help", no_argument, NULL, 'h'},
     {0},
 };
@@ -179,6 +187,38 @@ static int parse_log_level(struct serve_args *a, const char *text)
     return cli_usage_error(VERB, "--log-level is %s, expected error, warn, info or debug", text);
 }
 
+static int parse_confine(struct serve_args *a, const char *text)
+{
+    if (strcmp(text, "on") == 0)
+        a->opts.confine = THAW_CONFINE_ON;
+    else if (strcmp(text, "off") == 0)
+        a->opts.confine = THAW_CONFINE_OFF;
+    else
+        return cli_usage_error(VERB, "--confine is %s, expected on or off", text);
+    return CLI_OK;
+}
+
+/* parse_user() - UID[:GID]; without GID the group of the same number */
+static int parse_user(struct serve_args *a, const char *text)
+{
+    const char *colon = strchrnul(text, ':');
+    char uid_text[16];
+    uint64_t uid = 0;
+    uint64_t gid = 0;
+    int r;
+
+    (void)snprintf(uid_text, sizeof(uid_text), "%.*s", (int)min_u64(15, colon - text), text);
+    r = cli_parse_u64(uid_text, UINT32_MAX - 1, &uid);
+    if (r == 0)
+        r = cli_parse_u64(*colon ? colon + 1 : uid_text, UINT32_MAX - 1, &gid);
+    if (r < 0 || uid == 0 || gid == 0)
+        return cli_usage_error(VERB, "--user is %s, expected UID or UID:GID, numbers above 0",
+                               text);
+    a->opts.run_uid = (uid_t)uid;
+    a->opts.run_gid = (gid_t)gid;
+    return CLI_OK;
+}
+
 static int parse_option(struct serve_args *a, int option, const char *value)
 {
     switch (option) {
@@ -216,6 +256,10 @@ static int parse_option(struct serve_args *a, int option, const char *value)
     case OPT_ADOPT:
         a->opts.adopt = value;
         return CLI_OK;
+    case OPT_CONFINE:
+        return parse_confine(a, value);
+    case OPT_USER:
+        return parse_user(a, value);
     case 'h':
         a->help = true;
         return CLI_OK;
@@ -299,6 +343,7 @@ static void hold_signals(int how)
     (void)sigprocmask(how, &set, NULL);
 }
 
+/* #syscalls:start rt_sigaction */
 static void set_signals(struct thaw_pager *p)
 {
     struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
@@ -312,6 +357,18 @@ static void set_signals(struct thaw_pager *p)
     (void)sigaction(SIGPIPE, &act,
                     NULL); /* whoever reads our statistics may go away; the VM stays */
     (void)sigaction(SIGHUP, &act, NULL);
+}
+
+/* keep_stats_dir() - where the statistics' file is replaced until the end */
+static void keep_stats_dir(struct serve_args *a)
+{
+    const char *slash = a->stats_path ? strrchr(a->stats_path, '/') : NULL;
+
+    if (!a->stats_path)
+        return;
+    (void)snprintf(a->write_dir, sizeof(a->write_dir), "%.*s",
+                   slash ? (int)(slash - a->stats_path) + 1 : 1, slash ? a->stats_path : ".");
+    a->opts.write_dir = a->write_dir;
 }
 
 static void print_log(void *ctx, enum thaw_log_level level, const char *line)
@@ -365,7 +422,7 @@ static int serve_or_supervise(struct serve_args *a, struct thaw_pager *p)
 int cli_serve(int argc, char **argv)
 {
     struct serve_args a = {
-        .opts = {.fault_around_bytes = THAW_FAULT_AROUND_DEFAULT},
+        .opts = {.fault_around_bytes = THAW_FAULT_AROUND_DEFAULT, .confine = THAW_CONFINE_ON},
         .log_level = THAW_LOG_INFO,
         .grace_ms = THAW_GRACE_DEFAULT_MS,
     };
@@ -380,6 +437,7 @@ int cli_serve(int argc, char **argv)
     }
     a.opts.log = print_log;
     a.opts.log_ctx = &a;
+    keep_stats_dir(&a);
     hold_signals(SIG_BLOCK);
     r = thaw_pager_new(&p, &a.opts);
     if (r < 0)

@@ -8,6 +8,7 @@
 #include "base/err.h"
 #include "base/fd.h"
 
+/* #syscalls:start eventfd2 */
 int control_init(struct control *c)
 {
     *c = (struct control){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
@@ -37,7 +38,7 @@ void control_deinit(struct control *c)
     c->fd = fd_close(c->fd);
 }
 
-/* #syscalls write */
+/* #syscalls write read */
 void control_ask(struct control *c, enum thaw_request what)
 {
     int saved = errno;

@@ -57,7 +57,7 @@ static int remove_stale(const char *path, const struct sockaddr_un *addr)
     return 0;
 }
 
-/* #syscalls socket bind listen lstat newfstatat unlink connect */
+/* #syscalls:start socket bind listen lstat newfstatat unlink unlinkat connect */
 int handshake_listen(const char *path)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -90,6 +90,7 @@ int handshake_listen(const char *path)
  * wait_for() - until @fd has something, a stop is asked for, or the time is up (deadline 0: no limit)
  * Return: 0, HANDSHAKE_E_STOPPED, -ETIMEDOUT (without a text).
  */
+/* #syscalls:start poll ppoll */
 static int wait_for(int fd, struct control *control, uint64_t deadline_ns)
 {
     for (;;) {
@@ -182,7 +183,7 @@ static void take_fds(struct message *m, struct msghdr *msg)
 }
 
 /* receive_some() - one recvmsg. Return: 1 more is to come, 0 the message is whole, < 0 with a text */
-/* #syscalls recvmsg */
+/* #syscalls:start recvmsg */
 static int receive_some(struct message *m, int socket)
 {
     char bytes[CHUNK_BYTES];
@@ -337,7 +338,7 @@ static int take_handshake(struct handshake *out, struct message *m, struct contr
     return r;
 }
 
-/* #syscalls accept4 */
+/* #syscalls:start accept4 */
 int handshake_accept(struct handshake *out, int listener, struct control *control,
                      const struct handshake_options *opts)
 {

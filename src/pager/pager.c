@@ -3,14 +3,17 @@
  * pager.c - the library's pager half: the order in which a VM is taken over and let go
  *
  *     new     source opened, socket listening
- *     accept  handshake checked, state file made, writes tracked if wanted; or: state file, VMM, uffd and source found again
- *     run     workers and session made, session_run(); under supervise() this happens in child processes
+ *     accept  handshake checked, state file made, writes tracked if wanted; or: state file, VMM, uffd and source found again;
+ *             then rights are given away
+ *     run     workers and session made, system calls given away, session_run(); under supervise() this happens in children
  *     free    session, state file, uffd, source: the uffd last but the source, and never before the VMM is dead
  *
  * From the moment that the VMM's userfaultfd is here, every failure stops the VMM first. Two are excepted, because somebody
  * else can still serve it: a take-over that did not come to its session, and a child of a supervisor that did not.
  */
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -23,8 +26,10 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "pager/confine.h"
 #include "pager/handshake.h"
 #include "pager/session.h"
+#include "pager/state_dir.h"
 #include "pager/state_file.h"
 #include "pager/stats.h"
 #include "pager/supervise.h"
@@ -49,6 +54,7 @@ struct thaw_pager {
     struct state_file state;
     struct workers *workers;
     struct session *session;
+    struct confine_plan confine; /* looks into opts */
     thaw_stats_fn *on_stats;
     void *on_stats_ctx;
 };
@@ -74,6 +80,8 @@ static int check_options(const struct thaw_pager_options *o)
             (uintmax_t)o->fault_around_bytes);
     if (o->track != THAW_TRACK_NONE && o->track != THAW_TRACK_WP)
         return err_origin(-EINVAL, "no such way of write tracking: %d", (int)o->track);
+    if (o->confine != THAW_CONFINE_OFF && o->confine != THAW_CONFINE_ON)
+        return err_origin(-EINVAL, "no such way of confinement: %d", (int)o->confine);
     return 0;
 }
 
@@ -111,6 +119,7 @@ static int copy_options(struct thaw_pager *p, const struct thaw_pager_options *o
     copied &= copy_string(&p->opts.adopt);
     copied &= copy_string(&p->opts.memory_path);
     copied &= copy_string(&p->opts.state_dir);
+    copied &= copy_string(&p->opts.write_dir);
     copied &= copy_uids(&p->opts);
     return copied ? 0 : err_origin_errno(-ENOMEM, "cannot set up a pager");
 }
@@ -123,6 +132,33 @@ static const char *served_name(const struct thaw_pager_options *o)
     return o->source ? o->source->name : "";
 }
 
+/* plan_confinement() - what is to be given away after the handshake, and whether that can work */
+static int plan_confinement(struct thaw_pager *p)
+{
+    struct thaw_pager_options *o = &p->opts;
+    char dir[PATH_MAX] = "";
+
+    if (!o->state_dir) { /* by name, because the user may change */
+        if (o->run_uid != 0)
+            (void)snprintf(dir, sizeof(dir), "/tmp/thaw-%u", o->run_uid);
+        else if (state_dir_default(dir, sizeof(dir)) < 0)
+            return err_origin(-ENAMETOOLONG, "the default state directory's name is too long");
+        o->state_dir = dir;
+        if (!copy_string(&o->state_dir))
+            return err_origin_errno(-ENOMEM, "cannot set up a pager");
+    }
+    p->confine = (struct confine_plan){
+        .on = o->confine == THAW_CONFINE_ON,
+        .uid = o->run_uid,
+        .gid = o->run_gid,
+        .state_dir = o->adopt ? NULL : o->state_dir, /* whose file is taken over is not known yet */
+        .write_dir = o->write_dir,
+        .control = &p->control,
+        .log = &p->log,
+    };
+    return confine_check(&p->confine);
+}
+
 static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
 {
     int r = copy_options(p, o);
@@ -131,6 +167,8 @@ static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
         r = control_init(&p->control);
     if (r == 0 && o->memory_path)
         r = source_open_file(&p->source, o->memory_path, &p->memory);
+    if (r == 0)
+        r = plan_confinement(p);
     if (r < 0)
         return r;
     if (o->socket_path) {
@@ -195,6 +233,7 @@ static int refuse(struct thaw_pager *p, int error)
 }
 
 /* stop_listening() - one VM per pager: nobody else is to connect */
+/* #syscalls:start unlink unlinkat */
 static void stop_listening(struct thaw_pager *p)
 {
     if (p->listener < 0)
@@ -203,6 +242,7 @@ static void stop_listening(struct thaw_pager *p)
     p->listener = fd_close(p->listener);
 }
 
+/* #syscalls:start newfstatat fstat */
 /* make_state() - the state file of a VM that nobody has served yet */
 static int make_state(struct thaw_pager *p)
 {
@@ -224,6 +264,21 @@ static int make_state(struct thaw_pager *p)
     return state_file_new(&p->state, p->opts.state_dir, &p->hs.geom, &facts);
 }
 
+/* give_away() - what serving does not need, but for system calls */
+static int give_away(struct thaw_pager *p)
+{
+    const char *slash = strrchr(p->state.path, '/');
+    char dir[PATH_MAX];
+    int r;
+
+    (void)snprintf(dir, sizeof(dir), "%.*s", slash ? (int)(slash - p->state.path) + 1 : 1,
+                   slash ? p->state.path : ".");
+    p->confine.state_dir = dir;
+    r = confine_privileges(&p->confine, &p->hs.peer);
+    p->confine.state_dir = NULL;
+    return r;
+}
+
 static int track_writes(const struct thaw_pager *p)
 {
     const struct geom *g = &p->hs.geom;
@@ -242,6 +297,7 @@ static void call_on_stats(void *ctx)
     struct thaw_pager *p = ctx;
     char *json;
 
+    confine_report(&p->log);
     if (!p->on_stats)
         return;
     if (stats_json(&json, &p->state.block, p->session ? session_end(p->session) : STOP_NONE) < 0) {
@@ -268,9 +324,13 @@ static int take_handshake(struct thaw_pager *p)
     r = handshake_accept(&p->hs, p->listener, &p->control, &ho);
     stop_listening(p);
     if (r == 0)
+        r = confine_identity(&p->confine, &p->hs.peer);
+    if (r == 0)
         r = make_state(p);
     if (r == 0 && p->opts.track == THAW_TRACK_WP)
         r = track_writes(p);
+    if (r == 0)
+        r = give_away(p);
     if (r == 0)
         return 0;
     if (p->hs.uffd >= 0 && r == HANDSHAKE_E_STOPPED)
@@ -323,6 +383,10 @@ static int adopt(struct thaw_pager *p)
     if (r < 0)
         return r;
     r = open_adopted(p);
+    if (r == 0)
+        r = confine_identity(&p->confine, &p->hs.peer);
+    if (r == 0)
+        r = give_away(p);
     if (r < 0) {
         state_file_leave(&p->state); /* for the next one who tries */
         return r;
@@ -343,6 +407,7 @@ THAW_EXPORT int thaw_pager_accept(struct thaw_pager *p)
 
 /* ---- run ------------------------------------------------------------------------------------------------------ */
 
+/* #syscalls write */
 static void call_on_ready(void *ctx)
 {
     struct thaw_pager *p = ctx;
@@ -387,7 +452,12 @@ static int prepare_session(struct thaw_pager *p)
     if (r < 0)
         return r;
     parts.workers = p->workers;
-    return session_new(&p->session, &parts, &config);
+    r = session_new(&p->session, &parts, &config);
+    if (r == 0)
+        r = confine_syscalls(&p->confine);
+    if (r < 0)
+        p->session = session_free(p->session);
+    return r;
 }
 
 /* begin_session() - from here on this process is the one that serves */
@@ -441,6 +511,7 @@ static int serve_as_child(void *ctx)
     return c->serve(c->ctx, c->p);
 }
 
+/* #syscalls:start eventfd2 */
 THAW_EXPORT int thaw_pager_supervise(struct thaw_pager *p, unsigned grace_ms, thaw_serve_fn *serve,
                                      void *ctx)
 {
@@ -496,6 +567,7 @@ THAW_EXPORT struct thaw_pager *thaw_pager_free(struct thaw_pager *p)
     free((void *)p->opts.adopt);
     free((void *)p->opts.memory_path);
     free((void *)p->opts.state_dir);
+    free((void *)p->opts.write_dir);
     free((void *)p->opts.allow_uids);
     free(p);
     return NULL;

@@ -22,14 +22,14 @@
 #define PAGEMAP_UNIT \
     4096ull /* bytes of memory that one entry is about, whatever the mapping's page size */
 
-/* #syscalls pidfd_send_signal */
+/* #syscalls pidfd_send_signal:1=0,SIGKILL */
 static int signal_peer(const struct peer *p, int signal)
 {
     return (int)syscall(SYS_pidfd_send_signal, p->pidfd, signal, NULL, 0) < 0 ? -errno : 0;
 }
 
 /* open_pidfd() - from the socket where the kernel can (6.5), else by number while the connection stands */
-/* #syscalls getsockopt pidfd_open */
+/* #syscalls:start getsockopt pidfd_open */
 static int open_pidfd(int socket, pid_t pid)
 {
     int fd = -1;
@@ -42,7 +42,7 @@ static int open_pidfd(int socket, pid_t pid)
 }
 
 /* open_pagemap() - needs the right to trace the process; whoever lacks it does without */
-/* #syscalls openat open */
+/* #syscalls:start openat open */
 static int open_pagemap(pid_t pid)
 {
     char path[64];
@@ -63,6 +63,13 @@ enum peer_page peer_look_at_page(const struct peer *p, hva_t addr)
     return entry & present_or_swapped ? PEER_PAGE_PRESENT : PEER_PAGE_ABSENT;
 }
 
+int peer_can_stop(const struct peer *p)
+{
+    int r = signal_peer(p, 0);
+
+    return r == -ESRCH ? 0 : r;
+}
+
 /* hold() - what is known of the process @pid besides its number; it must be one that we can stop */
 static int hold(struct peer *out, pid_t pid, uid_t uid, int pidfd)
 {
@@ -76,8 +83,8 @@ static int hold(struct peer *out, pid_t pid, uid_t uid, int pidfd)
         peer_deinit(out);
         return err_origin_errno(r, "cannot hold on to the VMM, process %d (pidfd)", pid);
     }
-    r = signal_peer(out, 0);
-    if (r < 0 && r != -ESRCH) {
+    r = peer_can_stop(out);
+    if (r < 0) {
         peer_deinit(out);
         return err_origin_errno(
             r,
@@ -130,7 +137,7 @@ struct search {
 };
 
 /* look_at_fd() - is the process's descriptor @name what is searched for? */
-/* #syscalls newfstatat fstatat64 statx */
+/* #syscalls:start newfstatat fstat fstatat64 statx */
 static void look_at_fd(struct search *s, int dir, const char *name)
 {
     char what[64];
@@ -153,7 +160,7 @@ static void dir_closep(DIR **d)
         (void)closedir(*d);
 }
 
-/* #syscalls pidfd_getfd getdents64 */
+/* #syscalls:start pidfd_getfd getdents64 */
 int peer_take_uffd(const struct peer *p, uint64_t device, uint64_t inode, int *uffd)
 {
     struct search s = {.device = device, .inode = inode, .number = -1};

@@ -53,6 +53,9 @@ int peer_of_process(struct peer *out, pid_t pid);
  */
 int peer_take_uffd(const struct peer *p, uint64_t device, uint64_t inode, int *uffd);
 
+/** peer_can_stop() - may this process kill the peer, or is the peer dead? Return: 0 or a negative errno (no text) */
+int peer_can_stop(const struct peer *p);
+
 /** peer_is_gone() - has the process ended? Its memory has been given up then */
 bool peer_is_gone(const struct peer *p);
 

@@ -378,6 +378,7 @@ static void take_over(struct session *s)
     }
 }
 
+/* #syscalls read */
 static void take_fetched(struct session *s)
 {
     struct fetch_job job;
@@ -493,6 +494,7 @@ static void log_waiting(void *ctx, unsigned seconds)
              s->p.peer->pid, seconds);
 }
 
+/* #syscalls prctl:0=PR_SET_TIMERSLACK mlock */
 int session_run(struct session *s)
 {
     int pid = s->p.peer->pid;
@@ -520,7 +522,7 @@ enum stop_reason session_end(const struct session *s)
     return s->stop;
 }
 
-/* #syscalls epoll_create1 epoll_ctl */
+/* #syscalls:start epoll_create1 epoll_ctl */
 static int watch(struct session *s, int fd, enum ready what)
 {
     struct epoll_event ev = {.events = EPOLLIN, .data.u32 = what};

@@ -28,7 +28,7 @@ int state_dir_default(char *buf, size_t len)
     return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
 }
 
-/* #syscalls mkdir mkdirat */
+/* #syscalls:start mkdir mkdirat stat newfstatat */
 int state_dir_make(const char *dir)
 {
     struct stat st;

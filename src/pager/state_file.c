@@ -32,7 +32,7 @@ static int find_dir(const char **dir, char *fallback, size_t len)
 /* ---- making one ----------------------------------------------------------------------------------------------- */
 
 /* create_file() - under a temporary name first: whoever lists the directory sees whole blocks only */
-/* #syscalls openat open fallocate flock */
+/* #syscalls:start openat open fallocate flock unlink unlinkat */
 static int create_file(struct state_file *s, const char *temp)
 {
     int r;
@@ -78,7 +78,7 @@ struct content {
 };
 
 /* create_block() - the file s->path, whole or not at all */
-/* #syscalls rename renameat renameat2 */
+/* #syscalls:start rename renameat renameat2 */
 static int create_block(struct state_file *s, const struct content *content)
 {
     char temp[PATH_MAX];
@@ -140,6 +140,7 @@ enum {
     ADOPT_E_OTHER, /* a file, but not of the VMM that is meant */
 };
 
+/* #syscalls:start flock newfstatat fstat stat */
 /* map_file() - lock it and map it: whoever fails has changed nothing */
 static int map_file(struct state_file *s)
 {
@@ -215,6 +216,7 @@ static bool is_about(const struct block_header *h, int vmm_pid)
     return h->vmm_start_ticks == ticks;
 }
 
+/* #syscalls:start pread64 */
 /* adopt_file() - s->path, if it is about @vmm_pid (0: whomever it is about). Return: 0, ADOPT_E_OTHER or an error */
 static int adopt_file(struct state_file *s, int vmm_pid)
 {
@@ -319,6 +321,7 @@ void state_file_leave(struct state_file *s)
     *s = (struct state_file)STATE_FILE_NONE;
 }
 
+/* #syscalls unlink unlinkat */
 void state_file_deinit(struct state_file *s)
 {
     if (s->path)

@@ -65,7 +65,7 @@ static void end_pager(struct keeper *k)
     k->pidfd = fd_close(k->pidfd);
 }
 
-/* #syscalls clone clone3 fork */
+/* #syscalls:start clone clone3 fork pidfd_open kill */
 static void start_pager(struct keeper *k)
 {
     pid_t pid;
@@ -124,7 +124,7 @@ static void take_ready(struct keeper *k)
 }
 
 /* reap() - the pager has ended. What it leaves alive is served by another one */
-/* #syscalls wait4 */
+/* #syscalls:start wait4 read */
 static void reap(struct keeper *k)
 {
     const struct supervised *s = k->s;
@@ -186,7 +186,7 @@ static void give_up(struct keeper *k)
 }
 
 /* take_control() - requests to this process are for the pager; without one, to stop is simple */
-/* #syscalls kill */
+/* #syscalls:start kill */
 static void take_control(struct keeper *k)
 {
     unsigned bits = control_take(k->s->control);
@@ -217,7 +217,7 @@ static int timeout_ms(const struct keeper *k, uint64_t now_ns)
     return (int)min_u64((until_ns - now_ns) / NS_PER_MS + 1, 60000);
 }
 
-/* #syscalls poll ppoll */
+/* #syscalls:start poll ppoll */
 static void wait_and_act(struct keeper *k)
 {
     struct pollfd fds[] = {

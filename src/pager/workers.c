@@ -64,6 +64,7 @@ static bool take_job(struct workers *w, struct fetch_job *job)
     return got;
 }
 
+/* #syscalls write */
 static void put_done(struct workers *w, const struct fetch_job *job)
 {
     uint64_t one = 1;
@@ -76,7 +77,6 @@ static void put_done(struct workers *w, const struct fetch_job *job)
     (void)n;
 }
 
-/* #syscalls futex exit madvise rt_sigprocmask rseq set_robust_list */
 static void *worker_main(void *arg)
 {
     struct workers *w = arg;
@@ -91,6 +91,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
+/* #syscalls:start clone3 clone */
 static int start_threads(struct workers *w, unsigned n_threads)
 {
     pthread_attr_t attr;
@@ -99,6 +100,7 @@ static int start_threads(struct workers *w, unsigned n_threads)
     int r = 0;
 
     sigfillset(&all);
+    sigdelset(&all, SIGSYS); /* of the thread itself: see pager/syscall_filter.c */
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
     pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the thread that called us */
@@ -112,6 +114,7 @@ static int start_threads(struct workers *w, unsigned n_threads)
     return r == 0 ? 0 : err_origin_errno(-r, "cannot start worker thread %u", w->n_threads);
 }
 
+/* #syscalls:start eventfd2 */
 int workers_new(struct workers **out, struct source *source, unsigned n_threads)
 {
     _cleanup_(workers_freep) struct workers *w = calloc(1, sizeof(*w));

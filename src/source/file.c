@@ -223,6 +223,7 @@ static const struct thaw_source_ops file_ops = {
     .free = file_free,
 };
 
+/* #syscalls:start openat open newfstatat fstat */
 static int open_file(struct file_source *f, struct file_id *id)
 {
     struct stat st;
@@ -246,7 +247,7 @@ static int open_file(struct file_source *f, struct file_id *id)
 }
 
 /* has_no_swap() - nothing in memory can be moved to a disk */
-/* #syscalls sysinfo */
+/* #syscalls:start sysinfo */
 static bool has_no_swap(void)
 {
     struct sysinfo info;
@@ -254,6 +255,7 @@ static bool has_no_swap(void)
     return sysinfo(&info) == 0 && info.totalswap == 0;
 }
 
+/* #syscalls:start fstatfs */
 static int probe_file(struct file_source *f)
 {
     struct statfs fs;

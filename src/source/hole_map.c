@@ -64,6 +64,7 @@ static void walk(struct hole_map *m, uint64_t budget_ns)
     }
 }
 
+/* #syscalls:start fstatfs */
 int hole_map_init(struct hole_map *m, int fd, uint64_t size_bytes, uint64_t budget_ns)
 {
     struct statfs fs;

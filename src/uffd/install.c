@@ -49,7 +49,7 @@ static struct install_result decode(int error, int64_t field, uint64_t len)
 }
 
 /* uffd_ioctl() - errno of the ioctl, 0 on success; a signal is no outcome */
-/* #syscalls ioctl */
+/* #syscalls ioctl:1=UFFDIO_COPY,UFFDIO_ZEROPAGE,UFFDIO_WRITEPROTECT,UFFDIO_WAKE */
 static int uffd_ioctl(int uffd, unsigned long request, void *arg)
 {
     while (ioctl(uffd, request, arg) < 0) {
@@ -104,6 +104,7 @@ struct install_result uffd_wake(int uffd, hva_t dst, uint64_t len)
     return decode(error, 0, len);
 }
 
+/* #syscalls:start ioctl:1=UFFDIO_REGISTER */
 int uffd_track(int uffd, hva_t start, uint64_t len)
 {
     struct uffdio_register reg = {
@@ -126,7 +127,7 @@ int uffd_track(int uffd, hva_t start, uint64_t len)
 }
 
 /* describe_fd() - what /proc calls @fd, such as "anon_inode:[userfaultfd]" or "pipe:[4711]"; "" if it cannot be told */
-/* #syscalls readlink readlinkat */
+/* #syscalls:start readlink readlinkat */
 static void describe_fd(int fd, char *what, size_t len)
 {
     char link[64];
@@ -145,7 +146,7 @@ bool uffd_is_one(int fd)
     return strcmp(what, UFFD_LINK_NAME) == 0;
 }
 
-/* #syscalls fcntl */
+/* #syscalls:start fcntl */
 int uffd_check(int fd)
 {
     char what[64];

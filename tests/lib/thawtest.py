@@ -15,7 +15,8 @@ the test failed. Nothing waits without a deadline: conditions are polled until D
 and each test as a whole has a watchdog.
 
 Programs come from the environment: THAW, FAKEVMM, UFFD_PEER, NAIVE_DIR. With THAW_REFERENCE set to another pager that takes
-SOCKET MEMFILE, `lab.serve` starts that one; tests about more than the guest's bytes then skip.
+SOCKET MEMFILE, `lab.serve` starts that one; tests about more than the guest's bytes then skip. THAW_TEST_CONFINE=off runs
+pagers with `--confine off`.
 """
 
 import contextlib
@@ -205,6 +206,12 @@ class Pager(Process):
         wait_until(self.stats_file.exists, "statistics", deadline)
         return self.stats()
 
+    def wait(self, deadline=DEADLINE):
+        """Wait for its end, which no refused system call may have preceded: none is an accident."""
+        code = super().wait(deadline)
+        assert "were refused" not in self.err, f"{self.name} made system calls that no list has:\n{self.err}"
+        return code
+
     def stats(self):
         """The statistics it wrote last."""
         lines = self.stats_file.read_text().splitlines()
@@ -368,6 +375,8 @@ class Lab:
         """Start `thaw serve` with exactly these arguments (and --stats), and do not wait for anything."""
         stats_file = self.dir / f"stats{len(self.processes)}"
         extra = ["--stats", stats_file] if stats else []
+        if os.environ.get("THAW_TEST_CONFINE") and "--confine" not in args:
+            extra += ["--confine", os.environ["THAW_TEST_CONFINE"]]
         pager = Pager(self, f"thaw{len(self.processes)}",
                       [program("THAW"), "serve", *args, *extra], socket, stats_file)
         self.processes.append(pager)

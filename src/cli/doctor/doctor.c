@@ -39,6 +39,8 @@ static const struct check {
     {"run-directory", doctor_run_directory},
     {"pidfd", doctor_pidfd},
     {"take-over", doctor_take_over},
+    {"landlock", doctor_landlock},
+    {"seccomp", doctor_seccomp},
     {"kvm", doctor_kvm},
     {"memory", doctor_memory},
     {"swap", doctor_swap},

@@ -68,4 +68,8 @@ void doctor_kvm(struct doctor_finding *f);
 void doctor_pidfd(struct doctor_finding *f);
 void doctor_take_over(struct doctor_finding *f);
 
+/* what a pager gives away: confine.c */
+void doctor_landlock(struct doctor_finding *f);
+void doctor_seccomp(struct doctor_finding *f);
+
 #endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * syscall_filter.c - seccomp: the calls that are listed, no others
+ *
+ *     lists in comments beside the code  ->  tools/syscalls.py                            ->  syscall_rules.inc
+ *                                        ->  syscall_filter_gen.c, run while building     ->  syscall_filter.inc
+ *                                        ->  the array below
+ *
+ * So the filter is made when the program is built, and costs a pager two system calls. One number is not known then, our
+ * own process id, which stands in the array as SYSCALL_FILTER_SELF.
+ *
+ * A call that is not listed is not made. It raises SIGSYS in its thread; the handler makes it fail with EPERM, and counts
+ * it. The pager goes on: a guest waits for it, and whoever took it over has gained nothing by asking. The count is logged
+ * (confine_report()), and the test suite does not accept any.
+ *
+ * The lists beside the code have what the code asks for. What the C library asks for on its own behalf stands here:
+ *
+ * #syscalls brk mmap:2&PROT_EXEC=0 mremap munmap       malloc and free
+ * #syscalls mprotect:2&PROT_EXEC=0 madvise              malloc in threads; the stack of a thread that ended
+ * #syscalls futex                                       mutexes, conditions, the end of threads
+ * #syscalls rseq set_robust_list rt_sigprocmask exit    a thread begins and ends
+ * #syscalls exit_group                                  the end
+ * #syscalls rt_sigreturn restart_syscall                signal handlers; waiting goes on after SIGCONT
+ * #syscalls getpid gettid tgkill:0=SELF                 abort(), after a failed assertion
+ * #syscalls clock_gettime                               where the clock cannot be read without a call
+ * #syscalls getrandom                                   mkostemp() makes names
+ */
+#include "pager/syscall_filter.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "base/err.h"
+#include "base/linux_compat.h"
+
+/* #syscalls:start seccomp */
+bool syscall_filter_available(void)
+{
+    const uint32_t action = SECCOMP_RET_TRAP;
+
+    return syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+
+#ifdef SYSCALL_FILTER_BUILT
+#    include "pager/syscall_filter.inc" /* syscall_filter[], SYSCALL_FILTER_SELF */
+
+static struct {
+    unsigned n;  /* atomic */
+    int last_nr; /* atomic */
+    void (*on_first)(void *ctx);
+    void *ctx;
+} refused = {.last_nr = -1};
+
+/* fail_with() - what the call that a signal came instead of returns */
+static void fail_with(ucontext_t *uc, int neg_errno)
+{
+#    if defined(__x86_64__)
+    uc->uc_mcontext.gregs[REG_RAX] = neg_errno;
+#    elif defined(__aarch64__)
+    uc->uc_mcontext.regs[0] = (unsigned long long)(long long)neg_errno;
+#    else
+#        error "where does this architecture return the result of a system call?"
+#    endif
+}
+
+static void on_sigsys(int signal, siginfo_t *info, void *context)
+{
+    (void)signal;
+    if (info->si_code != SYS_SECCOMP)
+        return; /* somebody sent it */
+    fail_with(context, -EPERM);
+    __atomic_store_n(&refused.last_nr, info->si_syscall, __ATOMIC_RELAXED);
+    if (__atomic_fetch_add(&refused.n, 1, __ATOMIC_RELAXED) == 0 && refused.on_first)
+        refused.on_first(refused.ctx);
+}
+
+static int catch_refusals(void)
+{
+    struct sigaction act = {.sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO | SA_RESTART};
+    sigset_t set;
+
+    sigemptyset(&act.sa_mask);
+    sigemptyset(&set);
+    sigaddset(&set, SIGSYS);
+    if (sigaction(SIGSYS, &act, NULL) < 0 || sigprocmask(SIG_UNBLOCK, &set, NULL) < 0)
+        return err_origin_errno(-errno, "cannot catch SIGSYS");
+    return 0;
+}
+
+/* #syscalls:start rt_sigaction */
+int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx)
+{
+    struct sock_filter code[ARRAY_LEN(syscall_filter)];
+    struct sock_fprog program = {.len = ARRAY_LEN(code), .filter = code};
+    /* SPEC_ALLOW: nobody's program runs in here, so there is nothing to slow down speculation for */
+    const unsigned flags =
+        SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    long r;
+
+    memcpy(code, syscall_filter, sizeof(code));
+    for (unsigned i = 0; i < ARRAY_LEN(code); i++) {
+        if (BPF_CLASS(code[i].code) == BPF_JMP && code[i].k == SYSCALL_FILTER_SELF)
+            code[i].k = (uint32_t)getpid();
+    }
+    if (!syscall_filter_available())
+        return SYSCALL_FILTER_E_ABSENT;
+    refused.on_first = on_refused;
+    refused.ctx = ctx;
+    r = catch_refusals();
+    if (r < 0)
+        return (int)r;
+    r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+    if (r < 0)
+        return err_origin_errno(-errno, "cannot filter system calls (seccomp)");
+    if (r > 0)
+        return err_origin(-EBUSY, "cannot filter system calls: thread %ld has a filter of its own",
+                          r);
+    return 0;
+}
+
+unsigned syscall_filter_refused(int *last_nr)
+{
+    *last_nr = __atomic_load_n(&refused.last_nr, __ATOMIC_RELAXED);
+    return __atomic_load_n(&refused.n, __ATOMIC_RELAXED);
+}
+
+#else
+
+int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx)
+{
+    (void)on_refused;
+    (void)ctx;
+    return SYSCALL_FILTER_E_BUILD;
+}
+
+unsigned syscall_filter_refused(int *last_nr)
+{
+    *last_nr = -1;
+    return 0;
+}
+
+#endif
