@@ -12,7 +12,9 @@
  *   Is there a hole?                      The hole map, made when the file is opened. A hole is zero without being read.
  *   Are the bytes in the page cache?      Always, on tmpfs without swap. Else cachestat(2), Linux 6.5, for the GRANULE
  *                                         around, and what it says holds for FRESH_NS; or, when only a part is cached or
- *                                         the kernel is older, mincore(2).
+ *                                         the kernel is older, mincore(2). Linux answers both to the file's owner and to
+ *                                         those who may write to it: for others preadv2(2) with RWF_NOWAIT, which takes
+ *                                         longer.
  *
  * All of them leave the storage alone. What they say may be outdated a moment later, when the kernel drops a cached page:
  * then the install waits for the disk, slower but never wrong.
@@ -58,6 +60,8 @@ struct file_source {
     struct hole_map holes;
     bool always_cached; /* the file system has no other place for its bytes than memory */
     bool has_cachestat; /* the kernel has cachestat(2) and lets us use it on this file */
+    uid_t owner;
+    int owned; /* are we the owner? -1: not asked yet */
     uint64_t *
         cached_ns; /* owned: when a GRANULE was last seen to be cached whole; 0: never. Pager thread only */
 };
@@ -94,15 +98,71 @@ static int check_size(const struct file_source *f)
     return 0;
 }
 
-/* cachestat_all() - is all of [first, end) in the page cache? false: no, or not known */
+/* is_owner() - asked when the pager serves: what it was when it opened the file it may have given away */
+/* #syscalls geteuid */
+static bool is_owner(struct file_source *f)
+{
+    if (f->owned < 0)
+        f->owned = f->owner == geteuid();
+    return f->owned;
+}
+
+/*
+ * read_nowhere() - read up to FETCH_PAGES pages from @off on, all of them into one page that nobody looks at: what counts is
+ * that they are in the page cache then. Return: bytes, or -1 and errno
+ */
+/* #syscalls preadv preadv2 */
+static ssize_t read_nowhere(const struct file_source *f, uint64_t off, uint64_t len, int flags)
+{
+    char page[SMALL_PAGE];
+    struct iovec into[FETCH_PAGES];
+    uint64_t n_pages = min_u64(align_up(len, SMALL_PAGE) / SMALL_PAGE, FETCH_PAGES);
+
+    for (unsigned i = 0; i < n_pages; i++)
+        into[i] = (struct iovec){.iov_base = page, .iov_len = sizeof(page)};
+    return preadv2(f->fd, into, (int)n_pages, (off_t)off, flags);
+}
+
+/*
+ * cached_run() - how many bytes from @first on are in the page cache, up to @end; found by reading what takes no waiting
+ * Return: a multiple of SMALL_PAGE, or a negative errno (no text).
+ */
+static int64_t cached_run(const struct file_source *f, uint64_t first, uint64_t end)
+{
+    uint64_t at = first;
+
+    while (at < end) {
+        uint64_t asked = min_u64(end - at, FETCH_PAGES * SMALL_PAGE);
+        ssize_t n = read_nowhere(f, at, asked, RWF_NOWAIT);
+
+        if (n < 0 && errno != EAGAIN)
+            return -errno;
+        if (n > 0)
+            at += (uint64_t)n;
+        if (n < (ssize_t)asked)
+            break;
+    }
+    return (int64_t)align_down(at - first, SMALL_PAGE);
+}
+
+/* ask_cachestat() - is all of [first, end) in the page cache? false: no, or not known */
 /* #syscalls cachestat */
-static bool cachestat_all(const struct file_source *f, uint64_t first, uint64_t end)
+static bool ask_cachestat(struct file_source *f, uint64_t first, uint64_t end)
 {
     struct compat_cachestat_range range = {.off = first, .len = end - first};
     struct compat_cachestat cs;
 
-    return syscall(SYS_cachestat, f->fd, &range, &cs, 0) == 0 &&
-           cs.nr_cache == (end - first) / SMALL_PAGE;
+    if (syscall(SYS_cachestat, f->fd, &range, &cs, 0) == 0)
+        return cs.nr_cache == (end - first) / SMALL_PAGE;
+    f->has_cachestat = errno != EPERM && errno != ENOSYS;
+    return false;
+}
+
+static bool is_range_cached(struct file_source *f, uint64_t first, uint64_t end)
+{
+    if (f->has_cachestat && ask_cachestat(f, first, end))
+        return true;
+    return !f->has_cachestat && !is_owner(f) && cached_run(f, first, end) == (int64_t)(end - first);
 }
 
 /* granule_cached() - is the GRANULE at @off (its start) cached, as far as was known within FRESH_NS? */
@@ -112,7 +172,7 @@ static bool granule_cached(struct file_source *f, uint64_t off, uint64_t now_ns)
 
     if (*seen_ns != 0 && now_ns - *seen_ns < FRESH_NS)
         return true;
-    if (!cachestat_all(f, off, min_u64(off + GRANULE, f->size_bytes)))
+    if (!is_range_cached(f, off, min_u64(off + GRANULE, f->size_bytes)))
         return false;
     *seen_ns = now_ns;
     return true;
@@ -125,19 +185,37 @@ static bool all_cached(struct file_source *f, uint64_t first, uint64_t end)
 
     if (f->always_cached)
         return true;
-    if (!f->has_cachestat)
+    if (!f->has_cachestat && is_owner(f))
         return false;
     now_ns = clock_now_ns();
     for (uint64_t off = align_down(first, GRANULE); off < end; off += GRANULE) {
         if (!granule_cached(f, off, now_ns))
-            return cachestat_all(f, first, end);
+            return is_range_cached(f, first, end);
     }
     return true;
 }
 
+/* look_around() - what cached_run() says of the pages around @off, as far as they are cached without a gap */
+static int look_around(const struct file_source *f, const struct thaw_extent *x, uint64_t off,
+                       unsigned char *cached)
+{
+    int64_t after = cached_run(f, off, x->end);
+    uint64_t first = off;
+
+    if (after < 0)
+        return (int)after;
+    memset(cached, 0, (x->end - x->first) / SMALL_PAGE);
+    while (after > 0 && first > x->first &&
+           cached_run(f, first - SMALL_PAGE, first) == (int64_t)SMALL_PAGE)
+        first -= SMALL_PAGE;
+    memset(cached + (first - x->first) / SMALL_PAGE, 1,
+           (off + (uint64_t)after - first) / SMALL_PAGE);
+    return 0;
+}
+
 /* narrow_to_cached() - cut *out to the cached run around the page at @off, or say that it must be fetched */
 /* #syscalls mincore */
-static int narrow_to_cached(const struct file_source *f, struct thaw_extent *out, uint64_t off,
+static int narrow_to_cached(struct file_source *f, struct thaw_extent *out, uint64_t off,
                             uint64_t page_bytes)
 {
     unsigned char cached[WINDOW_MAX_PAGES];
@@ -147,7 +225,9 @@ static int narrow_to_cached(const struct file_source *f, struct thaw_extent *out
 
     if (n_small > WINDOW_MAX_PAGES)
         return err_origin(-EINVAL, "a window of %" PRIu64 " pages is too large", n_small);
-    if (mincore((void *)(f->map + out->first), out->end - out->first, cached) != 0)
+    /* mincore(2) answers the owner. It tells everybody else that all is cached. */
+    if ((is_owner(f) || look_around(f, out, off, cached) < 0) &&
+        mincore((void *)(f->map + out->first), out->end - out->first, cached) != 0)
         return err_origin_errno(-errno, "cannot tell what of memory file %s is in memory", f->path);
     for (end = off; end < out->end && (cached[(end - out->first) / SMALL_PAGE] & 1);)
         end += SMALL_PAGE;
@@ -183,18 +263,12 @@ static int file_locate(void *self, struct thaw_extent *out, uint64_t off, uint64
     return 0;
 }
 
-/* #syscalls preadv */
 static int file_fetch(void *self, uint64_t lo, uint64_t hi)
 {
-    char page[SMALL_PAGE]; /* its content does not matter */
-    struct iovec into[FETCH_PAGES];
     const struct file_source *f = self;
 
-    for (unsigned i = 0; i < FETCH_PAGES; i++)
-        into[i] = (struct iovec){.iov_base = page, .iov_len = sizeof(page)};
     while (lo < hi) {
-        uint64_t n_pages = min_u64(align_up(hi - lo, SMALL_PAGE) / SMALL_PAGE, FETCH_PAGES);
-        ssize_t n = preadv(f->fd, into, (int)n_pages, (off_t)lo);
+        ssize_t n = read_nowhere(f, lo, hi - lo, 0);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -243,6 +317,7 @@ static int open_file(struct file_source *f, struct file_id *id)
             f->path, (intmax_t)st.st_size);
     f->size_bytes = (uint64_t)st.st_size;
     *id = (struct file_id){.device = st.st_dev, .inode = st.st_ino};
+    f->owner = st.st_uid;
     return 0;
 }
 
@@ -280,6 +355,7 @@ int source_open_file(struct source **out, const char *path, struct file_id *id)
     if (!f)
         return err_origin_errno(-ENOMEM, "cannot open memory file %s", path);
     f->fd = -1;
+    f->owned = -1;
     f->path = strdup(path);
     if (!f->path)
         return err_origin_errno(-ENOMEM, "cannot open memory file %s", path);

@@ -161,6 +161,19 @@ def test_statistics_replace_the_old_ones_and_nothing_is_left_behind(lab):
     assert not list(lab.state_dir.iterdir())
 
 
+def test_a_file_that_belongs_to_somebody_else_is_still_fetched_by_workers(lab):
+    needs_root()
+    memory = lab.own_memory("8M", seed=5, dense=True, where="disk")
+    os.chown(memory.path, NOBODY, NOBODY)
+    thawtest.drop_cache(memory.path)
+    pager = lab.serve(memory, "--fault-around", "0")
+    result = lab.run_vmm(pager, memory, "shuffle:threads=8")
+    pager.expect_exit(0)
+    stats = pager.stats()
+    check_stats(stats, result)
+    assert stats["counters"]["fetches"] > 0, "the kernel tells such a process that all is cached"
+
+
 def test_a_folder_for_statistics_that_bare_root_may_not_write_to_is_refused_at_once(lab):
     needs_root()
     folder = lab.dir / "theirs"
