@@ -11,7 +11,8 @@
  *
  * A call that is not listed is not made. It raises SIGSYS in its thread; the handler makes it fail with EPERM, and counts
  * it. The pager goes on: a guest waits for it, and whoever took it over has gained nothing by asking. The count is logged
- * (confine_report()), and the test suite does not accept any.
+ * (confine_report()), and the test suite does not accept any. Where SIGSYS is blocked, as in pthread_create(), the kernel
+ * ends the process instead.
  *
  * The lists beside the code have what the code asks for. What the C library asks for on its own behalf stands here:
  *
