@@ -3,25 +3,20 @@
  * test_confined.c - what a confined process cannot do any more, tried from inside
  *
  * Each test forks: the child confines itself as a pager does, with a process that waits as its VMM, tries a list of things,
- * and writes down what each came to. SECURITY.md says the same in words.
+ * and writes down what each came to (confined_attempts.c). SECURITY.md says the same in words.
  */
 #include "unit/testing.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,15 +24,9 @@
 #include "pager/confine.h"
 #include "pager/landlock.h"
 #include "pager/syscall_filter.h"
+#include "process/confined_attempts.h"
 
 #define MAX_TRIES 64
-
-/* struct attempt - something to try. @expected: the errno it must fail with; 0: it must work */
-struct attempt {
-    const char *what;
-    long (*fn)(void);
-    int expected;
-};
 
 static struct shared {
     int error[MAX_TRIES]; /* what came of each */
@@ -46,14 +35,6 @@ static struct shared {
     char line[1024]; /* what was logged last */
 } * shared;
 
-static char dir[64];      /* the test's own folder */
-static char kept[80];     /* files may be written in it */
-static char state[80];    /* files may be removed in it */
-static char outside[80];  /* neither */
-static struct peer vmm;   /* of a process that waits */
-static char path[4][128]; /* room for names */
-static int control_fd = -1;
-
 /* ---- stages --------------------------------------------------------------------------------------------------- */
 
 static void keep_line(void *ctx, enum thaw_log_level level, const char *line)
@@ -61,12 +42,6 @@ static void keep_line(void *ctx, enum thaw_log_level level, const char *line)
     (void)ctx;
     (void)level;
     (void)snprintf(shared->line, sizeof(shared->line), "%s", line);
-}
-
-static const char *in(unsigned slot, const char *folder, const char *name)
-{
-    (void)snprintf(path[slot], sizeof(path[slot]), "%s/%s", folder, name);
-    return path[slot];
 }
 
 static void touch(const char *name)
@@ -84,16 +59,16 @@ static void become_confined(bool whole)
     static const struct log_sink log = {.fn = keep_line};
     const struct confine_plan plan = {
         .on = true,
-        .state_dir = state,
-        .write_dir = kept,
+        .state_dir = rig.state,
+        .write_dir = rig.kept,
         .control = &control,
         .log = &log,
     };
     int r = control_init(&control);
 
-    control_fd = control.fd;
+    rig.control_fd = control.fd;
     if (r == 0)
-        r = confine_privileges(&plan, &vmm);
+        r = confine_privileges(&plan, &rig.vmm);
     if (r == 0 && whole)
         r = confine_syscalls(&plan);
     if (r != 0)
@@ -143,355 +118,32 @@ static int ends_with(long (*fn)(void))
     return status;
 }
 
-/* ---- attempts: files ------------------------------------------------------------------------------------------ */
-
-static long read_passwd(void)
-{
-    return open("/etc/passwd", O_RDONLY | O_CLOEXEC);
-}
-
-static long read_in_kept_folder(void)
-{
-    return open(in(0, kept, "old"), O_RDONLY | O_CLOEXEC);
-}
-
-static long write_to_old_file(void)
-{
-    return open(in(0, kept, "old"), O_WRONLY | O_CLOEXEC);
-}
-
-static long open_for_writing_by_name(const char *folder)
-{
-    return open(in(0, folder, "new"), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-}
-
-static long make_file_outside(void)
-{
-    return open_for_writing_by_name(outside);
-}
-
-static long make_file_in_state_folder(void)
-{
-    return open_for_writing_by_name(state);
-}
-
-static long make_file_in_kept_folder(void)
-{
-    return open_for_writing_by_name(kept);
-}
-
-static long replace_file_in_kept_folder(void)
-{
-    return rename(in(0, kept, "new"), in(1, kept, "old"));
-}
-
-static long move_file_out(void)
-{
-    return rename(in(0, kept, "old"), in(1, outside, "new"));
-}
-
-static long move_file_in(void)
-{
-    return rename(in(0, outside, "old"), in(1, kept, "new"));
-}
-
-static long remove_outside(void)
-{
-    return unlink(in(0, outside, "old"));
-}
-
-static long remove_state_file(void)
-{
-    return unlink(in(0, state, "old"));
-}
-
-static long make_folder(void)
-{
-    return mkdir(in(0, kept, "folder"), 0700);
-}
-
-static long make_symlink(void)
-{
-    return symlink("/etc/passwd", in(0, kept, "link"));
-}
-
-static long make_link(void)
-{
-    return link("/etc/passwd", in(0, kept, "link"));
-}
-
-static long change_mode(void)
-{
-    return chmod(in(0, kept, "old"), 0666);
-}
-
-static long change_owner(void)
-{
-    return chown(in(0, kept, "old"), 65534, 65534);
-}
-
-static long cut_file(void)
-{
-    return truncate(in(0, kept, "old"), 1);
-}
-
-/* ---- attempts: processes -------------------------------------------------------------------------------------- */
-
-static long fork_one(void)
-{
-    pid_t pid = fork();
-
-    if (pid == 0)
-        _exit(0);
-    return pid;
-}
-
-static void *nothing(void *arg)
-{
-    return arg;
-}
-
-static long start_thread(void)
-{
-    pthread_t t;
-    int r = pthread_create(&t, NULL, nothing, NULL);
-
-    errno = r;
-    return -r;
-}
-
-static long start_program(void)
-{
-    char *argv[] = {(char *)"true", NULL};
-
-    return execv("/bin/true", argv);
-}
-
-static long trace_vmm(void)
-{
-    return ptrace(PTRACE_SEIZE, vmm.pid, NULL, NULL);
-}
-
-static long read_vmm(void)
-{
-    char byte;
-    struct iovec iov = {&byte, 1};
-
-    return process_vm_readv(vmm.pid, &iov, 1, &iov, 1, 0);
-}
-
-static long kill_init(void)
-{
-    return kill(1, SIGCONT);
-}
-
-static long kill_vmm_by_number(void)
-{
-    return kill(vmm.pid, 0);
-}
-
-static long kill_thread_of_vmm(void)
-{
-    return syscall(SYS_tgkill, vmm.pid, vmm.pid, SIGABRT);
-}
-
-static long hold_init(void)
-{
-    return syscall(SYS_pidfd_open, 1, 0);
-}
-
-static long take_from_vmm(void)
-{
-    return syscall(SYS_pidfd_getfd, vmm.pidfd, 0, 0);
-}
-
-static long stop_vmm_for_a_while(void)
-{
-    return syscall(SYS_pidfd_send_signal, vmm.pidfd, SIGSTOP, NULL, 0);
-}
-
-static long ask_for_vmm(void)
-{
-    return peer_can_stop(&vmm);
-}
-
-/* ---- attempts: network, kernel -------------------------------------------------------------------------------- */
-
-static long unix_socket(void)
-{
-    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-}
-
-static long tcp_socket(void)
-{
-    return socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-}
-
-static long tcp_connection(void)
-{
-    const struct sockaddr_in to = {
-        .sin_family = AF_INET,
-        .sin_port = htons(9),
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-    };
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    return connect(fd, (const struct sockaddr *)&to, sizeof(to));
-}
-
-static long another_userfaultfd(void)
-{
-    return syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
-}
-
-static long register_memory(void)
-{
-    struct uffdio_register reg = {0};
-
-    return ioctl(control_fd, UFFDIO_REGISTER, &reg);
-}
-
-static long unregister_memory(void)
-{
-    struct uffdio_range range = {0};
-
-    return ioctl(control_fd, UFFDIO_UNREGISTER, &range);
-}
-
-static long type_into_terminal(void)
-{
-    return ioctl(STDERR_FILENO, TIOCSTI, "x");
-}
-
-static long install_page(void)
-{
-    struct uffdio_copy copy = {0};
-
-    return ioctl(control_fd, UFFDIO_COPY,
-                 &copy); /* gets through to the eventfd, which knows no such thing */
-}
-
-static long map_code(void)
-{
-    void *p = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    return p == MAP_FAILED ? -1 : 0;
-}
-
-static long map_data(void)
-{
-    void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    return p == MAP_FAILED ? -1 : 0;
-}
-
-static long make_data_code(void)
-{
-    static char page[8192];
-
-    return mprotect((void *)align_up((uintptr_t)page, 4096), 4096, PROT_READ | PROT_EXEC);
-}
-
-static long become_dumpable(void)
-{
-    return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-}
-
-static long become_root(void)
-{
-    return setuid(0);
-}
-
-static long new_namespace(void)
-{
-    return unshare(CLONE_NEWUSER);
-}
-
-static long more_files(void)
-{
-    const struct rlimit more = {1 << 20, 1 << 20};
-
-    return setrlimit(RLIMIT_NOFILE, &more);
-}
-
-static long load_bpf(void)
-{
-    return syscall(SYS_bpf, 0, NULL, 0);
-}
-
-static long io_uring(void)
-{
-    return syscall(SYS_io_uring_setup, 1, NULL);
-}
-
-static long take_sigsys(void)
-{
-    struct sigaction act = {.sa_handler = SIG_IGN};
-
-    return sigaction(SIGSYS, &act, NULL);
-}
-
-static long unknown_call(void)
-{
-    return syscall(1000);
-}
-
 /* ---- tests ---------------------------------------------------------------------------------------------------- */
 
 static int set_up(void **unused)
 {
     (void)unused;
-    touch(in(0, kept, "old"));
-    touch(in(0, state, "old"));
-    touch(in(0, outside, "old"));
-    (void)unlink(in(0, kept, "new"));
+    touch(in(0, rig.kept, "old"));
+    touch(in(0, rig.state, "old"));
+    touch(in(0, rig.outside, "old"));
+    (void)unlink(in(0, rig.kept, "new"));
     return 0;
 }
 
 static void test_nothing_can_be_opened_made_or_removed_but_what_the_end_needs(void **unused)
 {
-    static const struct attempt attempts[] = {
-        {"read /etc/passwd", read_passwd, EPERM},
-        {"read a file in the folder of the statistics", read_in_kept_folder, EPERM},
-        {"write to a file that is there", write_to_old_file, EPERM},
-        {"make a file elsewhere", make_file_outside, EACCES},
-        {"make a file in the state folder", make_file_in_state_folder, EACCES},
-        {"move a file out", move_file_out, EACCES},
-        {"move a file in", move_file_in, EACCES},
-        {"remove a file elsewhere", remove_outside, EACCES},
-        {"make a folder", make_folder, EPERM},
-        {"make a symbolic link", make_symlink, EPERM},
-        {"make a link", make_link, EPERM},
-        {"change a mode", change_mode, EPERM},
-        {"change an owner", change_owner, EPERM},
-        {"cut a file", cut_file, EPERM},
-        {"make a file in the folder of the statistics", make_file_in_kept_folder, 0},
-        {"replace a file there", replace_file_in_kept_folder, 0},
-        {"remove a file in the state folder", remove_state_file, 0},
-    };
-
     (void)unused;
     if (landlock_version() < 0)
         skip();
-    try_all(true, attempts, ARRAY_LEN(attempts));
+    try_all(true, attempts_at_files, n_attempts_at_files);
 }
 
 static void test_without_the_filter_files_are_still_out_of_reach(void **unused)
 {
-    static const struct attempt attempts[] = {
-        {"read /etc/passwd", read_passwd, EACCES},
-        {"make a file elsewhere", make_file_outside, EACCES},
-        {"make a folder", make_folder, EACCES},
-        {"make a symbolic link", make_symlink, EACCES},
-        {"start a program", start_program, EACCES},
-        {"remove a file elsewhere", remove_outside, EACCES},
-        {"change an owner", change_owner, EPERM},
-    };
-
     (void)unused;
     if (landlock_version() < 0)
         skip();
-    try_all(false, attempts, ARRAY_LEN(attempts));
+    try_all(false, attempts_at_files_by_landlock, n_attempts_at_files_by_landlock);
 }
 
 static void test_without_the_filter_no_tcp_connection_can_be_made(void **unused)
@@ -506,50 +158,15 @@ static void test_without_the_filter_no_tcp_connection_can_be_made(void **unused)
 
 static void test_no_process_can_be_started_traced_or_signalled_but_the_vmm_killed(void **unused)
 {
-    static const struct attempt attempts[] = {
-        {"fork", fork_one, EPERM},
-        {"start a program", start_program, EPERM},
-        {"trace the VMM", trace_vmm, EPERM},
-        {"read the VMM's memory", read_vmm, EPERM},
-        {"signal process 1", kill_init, EPERM},
-        {"signal the VMM by number", kill_vmm_by_number, EPERM},
-        {"signal a thread of the VMM", kill_thread_of_vmm, EPERM},
-        {"hold process 1", hold_init, EPERM},
-        {"take a descriptor of the VMM", take_from_vmm, EPERM},
-        {"stop the VMM for a while", stop_vmm_for_a_while, EPERM},
-        {"ask whether the VMM lives", ask_for_vmm, 0},
-    };
-
     (void)unused;
-    try_all(true, attempts, ARRAY_LEN(attempts));
+    try_all(true, attempts_at_processes, n_attempts_at_processes);
 }
 
 static void test_the_kernel_can_be_asked_for_little(void **unused)
 {
-    static const struct attempt attempts[] = {
-        {"make a unix socket", unix_socket, EPERM},
-        {"make a TCP socket", tcp_socket, EPERM},
-        {"make a userfaultfd", another_userfaultfd, EPERM},
-        {"register memory", register_memory, EPERM},
-        {"unregister memory", unregister_memory, EPERM},
-        {"type into a terminal", type_into_terminal, EPERM},
-        {"map code", map_code, EPERM},
-        {"make data code", make_data_code, EPERM},
-        {"become dumpable", become_dumpable, EPERM},
-        {"become root", become_root, EPERM},
-        {"make a namespace", new_namespace, EPERM},
-        {"raise a limit", more_files, EPERM},
-        {"load a BPF program", load_bpf, EPERM},
-        {"set up io_uring", io_uring, EPERM},
-        {"take SIGSYS", take_sigsys, EPERM},
-        {"make a call that does not exist", unknown_call, EPERM},
-        {"install a page", install_page, ENOTTY},
-        {"map data", map_data, 0},
-    };
-
     (void)unused;
-    try_all(true, attempts, ARRAY_LEN(attempts));
-    assert_int_equal(shared->refused, ARRAY_LEN(attempts) - 2);
+    try_all(true, attempts_at_the_kernel, n_attempts_at_the_kernel);
+    assert_int_equal(shared->refused, n_attempts_at_the_kernel - 2);
     assert_int_equal(shared->last_nr, 1000);
 }
 
@@ -663,8 +280,8 @@ static void start_vmm(uid_t uid)
     char byte = 0;
 
     assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
-    vmm = (struct peer){.pid = fork(), .uid = uid, .pagemap = -1};
-    if (vmm.pid == 0) {
+    rig.vmm = (struct peer){.pid = fork(), .uid = uid, .pagemap = -1};
+    if (rig.vmm.pid == 0) {
         if (uid != 0 && setuid(uid) < 0)
             _exit(1);
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* which setuid() takes away */
@@ -676,32 +293,32 @@ static void start_vmm(uid_t uid)
     (void)close(ready[1]);
     assert_int_equal(read(ready[0], &byte, 1), 1);
     (void)close(ready[0]);
-    vmm.pidfd = (int)syscall(SYS_pidfd_open, vmm.pid, 0);
-    assert_true(vmm.pidfd >= 0);
+    rig.vmm.pidfd = (int)syscall(SYS_pidfd_open, rig.vmm.pid, 0);
+    assert_true(rig.vmm.pidfd >= 0);
 }
 
 static void end_vmm(void)
 {
-    (void)kill(vmm.pid, SIGKILL);
-    (void)waitpid(vmm.pid, NULL, 0);
-    peer_deinit(&vmm);
+    (void)kill(rig.vmm.pid, SIGKILL);
+    (void)waitpid(rig.vmm.pid, NULL, 0);
+    peer_deinit(&rig.vmm);
 }
 
 static long kill_vmm(void)
 {
-    return peer_stop(&vmm, NULL, NULL);
+    return peer_stop(&rig.vmm, NULL, NULL);
 }
 
 static void test_a_confined_process_can_kill_the_vmm(void **unused)
 {
     int status = 0;
-    pid_t child = vmm.pid;
+    pid_t child = rig.vmm.pid;
 
     (void)unused;
     assert_int_equal(ends_with(kill_vmm), 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    peer_deinit(&vmm);
+    peer_deinit(&rig.vmm);
     start_vmm(0);
 }
 
@@ -717,7 +334,7 @@ static int confine_powerless(void)
         return 2;
     before[0].effective &= ~(1u << CAP_KILL);
     before[0].permitted &= ~(1u << CAP_KILL);
-    if (syscall(SYS_capset, &head, before) < 0 || confine_privileges(&plan, &vmm) != -EPERM)
+    if (syscall(SYS_capset, &head, before) < 0 || confine_privileges(&plan, &rig.vmm) != -EPERM)
         return 3;
     (void)syscall(SYS_capget, &head, after);
     return memcmp(before, after, sizeof(before)) == 0 ? 0 : 4;
@@ -751,20 +368,22 @@ static int begin(void **unused)
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         return -1;
-    (void)snprintf(dir, sizeof(dir), "/tmp/thaw-confined-XXXXXX");
-    if (!mkdtemp(dir))
+    (void)snprintf(rig.dir, sizeof(rig.dir), "/tmp/thaw-confined-XXXXXX");
+    if (!mkdtemp(rig.dir))
         return -1;
-    (void)snprintf(kept, sizeof(kept), "%s/kept", dir);
-    (void)snprintf(state, sizeof(state), "%s/state", dir);
-    (void)snprintf(outside, sizeof(outside), "%s/outside", dir);
+    (void)snprintf(rig.kept, sizeof(rig.kept), "%s/kept", rig.dir);
+    (void)snprintf(rig.state, sizeof(rig.state), "%s/state", rig.dir);
+    (void)snprintf(rig.outside, sizeof(rig.outside), "%s/outside", rig.dir);
     start_vmm(0);
-    return mkdir(kept, 0700) < 0 || mkdir(state, 0700) < 0 || mkdir(outside, 0700) < 0 ? -1 : 0;
+    return mkdir(rig.kept, 0700) < 0 || mkdir(rig.state, 0700) < 0 || mkdir(rig.outside, 0700) < 0
+               ? -1
+               : 0;
 }
 
 static int finish(void **unused)
 {
     static const char *const names[] = {"old", "new"};
-    const char *const folders[] = {kept, state, outside};
+    const char *const folders[] = {rig.kept, rig.state, rig.outside};
 
     (void)unused;
     end_vmm();
@@ -773,7 +392,7 @@ static int finish(void **unused)
             (void)unlink(in(0, folders[i], names[j]));
         (void)rmdir(folders[i]);
     }
-    return rmdir(dir);
+    return rmdir(rig.dir);
 }
 
 int main(void)
