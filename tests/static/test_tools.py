@@ -100,6 +100,79 @@ def test_a_long_python_function_is_found(tmp_path):
     assert sizes(tmp_path, "tools/x.py", "def f():\n" + "    pass\n" * 60).returncode == 1
 
 
+# syscalls.py
+
+
+def syscalls(root, *arguments, serve="/* #syscalls read */\n", libc="/* #syscalls brk */\n"):
+    write(root / "src/pager/x.c", serve)
+    write(root / "src/pager/syscall_filter.c", libc)
+    return run(PYTHON, TOOLS / "syscalls.py", "--root", root, *arguments)
+
+
+def rules(root, serve):
+    result = syscalls(root, "rules", serve=serve, libc="")
+    assert result.returncode == 0, result.stderr
+    return [line for line in result.stdout.splitlines() if line.startswith("RULE")]
+
+
+def test_calls_of_a_serving_pager_become_rules_and_those_of_the_start_do_not(tmp_path):
+    assert rules(tmp_path, "/* #syscalls read write */\n/* #syscalls:start socket */\n") == [
+        "RULE(SYS_read)", "RULE(SYS_write)"]
+
+
+def test_arguments_become_one_rule_for_each_value(tmp_path):
+    text = " * #syscalls ioctl:1=A,B|C mmap:2&PROT_EXEC=0  for a reason\n"
+    assert rules(tmp_path, text) == [
+        "RULE_IF(SYS_ioctl, 1, 0xffffffff, A)", "RULE_IF(SYS_ioctl, 1, 0xffffffff, B|C)",
+        "RULE_IF(SYS_mmap, 2, PROT_EXEC, 0)"]
+
+
+def test_a_call_with_any_arguments_takes_the_place_of_narrower_rules(tmp_path):
+    assert rules(tmp_path, "/* #syscalls openat:2=O_PATH */\n/* #syscalls openat */\n") == ["RULE(SYS_openat)"]
+
+
+def test_each_rule_is_there_once_and_only_where_the_architecture_has_the_call(tmp_path):
+    result = syscalls(tmp_path, "rules", serve="/* #syscalls open */\n/* #syscalls open */\n", libc="")
+    assert result.stdout.count("RULE(SYS_open)") == 1
+    assert "#ifdef SYS_open\nRULE(SYS_open)\n#endif" in result.stdout
+
+
+def test_a_list_that_cannot_be_read_names_its_line(tmp_path):
+    result = syscalls(tmp_path, "rules", serve="int a;\n/* #syscalls ioctl:7=A */\n")
+    assert result.returncode == 2
+    assert "src/pager/x.c: line 2" in result.stderr and "ioctl:7=A" in result.stderr
+
+
+def test_a_call_that_no_list_has_is_found(tmp_path):
+    code = 'int f(void) { return socket(1, 2, 3); } /* bind() */ const char *s = "listen(";\n'
+    result = syscalls(tmp_path, "check", serve=code)
+    assert result.returncode == 1
+    assert "src/pager/x.c: calls socket" in result.stdout and "1 calls" in result.stdout
+    assert syscalls(tmp_path, "check", serve="/* #syscalls:start socket */\n" + code).returncode == 0
+
+
+def test_a_raw_call_that_no_list_has_is_found(tmp_path):
+    code = "long f(void) { return syscall(SYS_bpf, 0); }\n"
+    assert "calls bpf" in syscalls(tmp_path, "check", serve=code).stdout
+
+
+def test_what_the_c_library_needs_anyway_may_be_called_everywhere(tmp_path):
+    code = "void *f(void) { return mmap(0, 1, 2, 3, 4, 5); }\n"
+    assert syscalls(tmp_path, "check", serve=code).returncode == 1
+    assert syscalls(tmp_path, "check", serve=code, libc="/* #syscalls mmap */\n").returncode == 0
+
+
+def test_the_filter_of_this_tree_lets_nothing_in_or_out():
+    result = run(PYTHON, TOOLS / "syscalls.py", "rules")
+    free = {line[len("RULE(SYS_"):-1] for line in result.stdout.splitlines() if line.startswith("RULE(")}
+    assert {"read", "write", "futex"} <= free
+    assert not free & {"open", "openat", "openat2", "creat", "socket", "connect", "bind", "accept4", "sendmsg", "sendto",
+                       "fork", "vfork", "clone", "clone3", "execve", "execveat", "kill", "tkill", "tgkill", "ptrace",
+                       "ioctl", "mmap", "mprotect", "prctl", "seccomp", "rt_sigaction", "pidfd_open", "pidfd_getfd",
+                       "pidfd_send_signal", "process_vm_readv", "process_vm_writev", "bpf", "io_uring_setup", "mount",
+                       "unshare", "setns", "setuid", "setresuid", "chmod", "chown", "symlink", "link", "mkdir", "mknod"}
+
+
 # purity.sh
 
 
