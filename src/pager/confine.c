@@ -99,7 +99,7 @@ static void drop_bounding(void)
  */
 static int try_without(const struct peer *vmm, uint64_t *kept)
 {
-    struct caps before;
+    struct caps before = {0};
     struct caps now;
     int can_stop;
     int r = caps_get(&before);
@@ -314,7 +314,7 @@ static enum trial try_folders(const struct confine_plan *c)
 /* try_as_we_are() - with the capabilities of this thread out of the way for a moment */
 static int try_as_we_are(const struct confine_plan *c)
 {
-    struct caps before;
+    struct caps before = {0};
     struct caps now;
     enum trial t;
     int r = caps_get(&before);

@@ -2,16 +2,38 @@
 #include "uffd/receive.h"
 
 #include <errno.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
 
-/* #syscalls read */
+/*
+ * read_now() - read(2) that does not wait, whatever the flags of the userfaultfd say
+ *
+ * They are shared with the VMM, which could take O_NONBLOCK off between two reads. RWF_NOWAIT is this call's own; a
+ * userfaultfd knows it since Linux 6.10.
+ */
+/* #syscalls preadv2 read */
+static ssize_t read_now(int uffd, void *buf, size_t len)
+{
+    static bool knows_nowait = true; /* atomic: of all userfaultfds of this kernel, or of none */
+    const struct iovec iov = {.iov_base = buf, .iov_len = len};
+    ssize_t n;
+
+    if (__atomic_load_n(&knows_nowait, __ATOMIC_RELAXED)) {
+        n = preadv2(uffd, &iov, 1, -1, RWF_NOWAIT);
+        if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
+            return n;
+        __atomic_store_n(&knows_nowait, false, __ATOMIC_RELAXED);
+    }
+    return read(uffd, buf, len);
+}
+
 int uffd_receive(int uffd, struct uffd_msg *msgs, unsigned n_max)
 {
     for (;;) {
-        ssize_t n = read(uffd, msgs, n_max * sizeof(*msgs));
+        ssize_t n = read_now(uffd, msgs, n_max * sizeof(*msgs));
 
         if (n >= 0) {
             assert((size_t)n % sizeof(*msgs) == 0);

@@ -15,7 +15,7 @@
 
 /**
  * uffd_receive() - read the messages that are there
- * @uffd:  non-blocking
+ * @uffd:  non-blocking; from Linux 6.10 on it is read without waiting even if the VMM takes O_NONBLOCK off meanwhile
  * @msgs:  room for @n_max; the kernel writes straight into it
  *
  * Return: the number of messages, 0 if there are none; or a negative errno with a text.

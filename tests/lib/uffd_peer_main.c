@@ -16,6 +16,7 @@
  *     close                 close the socket
  *     setuid N              become another user (before connect)
  *     touch PAGE            a thread reads the page's first word; "ok" at once, and later "page PAGE HEX-WORD"
+ *     block PAGE            a thread reads a page and takes O_NONBLOCK off the userfaultfd as soon as it is there
  *     unmap PAGE            munmap(2) of one page, which another mapping then takes the place of
  *     fork                  fork(2); the child ends at once
  *     drop                  close the userfaultfd: from then on only the pager has it
@@ -130,6 +131,18 @@ static void *touch_thread(void *arg)
     return NULL;
 }
 
+/* The pager, which has just answered, is about to read the next message. */
+static void *block_thread(void *arg)
+{
+    int flags = fcntl(uffd, F_GETFL);
+
+    (void)*(volatile uint64_t *)(memory + (uintptr_t)arg * page_bytes);
+    (void)fcntl(uffd, F_SETFL, flags & ~O_NONBLOCK);
+    printf("blocking\n");
+    fflush(stdout);
+    return NULL;
+}
+
 static int command_thread(void *(*fn)(void *), const char *arg)
 {
     pthread_t t;
@@ -186,6 +199,8 @@ static int command(char *line)
         return command_connect(strtok_r(NULL, " ", &save));
     if (!strcmp(verb, "touch"))
         return command_thread(touch_thread, strtok_r(NULL, " ", &save));
+    if (!strcmp(verb, "block"))
+        return command_thread(block_thread, strtok_r(NULL, " ", &save));
     if (!strcmp(verb, "unmap"))
         return command_thread(unmap_thread, strtok_r(NULL, " ", &save));
     if (!strcmp(verb, "fork"))

@@ -161,12 +161,13 @@ def test_statistics_replace_the_old_ones_and_nothing_is_left_behind(lab):
     assert not list(lab.state_dir.iterdir())
 
 
-def test_a_file_that_belongs_to_somebody_else_is_still_fetched_by_workers(lab):
+@pytest.mark.parametrize("around", ["0", "64K", "2M"])
+def test_a_file_that_belongs_to_somebody_else_is_still_fetched_by_workers(lab, around):
     needs_root()
     memory = lab.own_memory("8M", seed=5, dense=True, where="disk")
     os.chown(memory.path, NOBODY, NOBODY)
     thawtest.drop_cache(memory.path)
-    pager = lab.serve(memory, "--fault-around", "0")
+    pager = lab.serve(memory, "--fault-around", around)
     result = lab.run_vmm(pager, memory, "shuffle:threads=8")
     pager.expect_exit(0)
     stats = pager.stats()
@@ -254,6 +255,16 @@ def test_it_becomes_another_user_and_the_vmm_of_that_user_can_still_be_killed(la
     assert pager.stats_file.stat().st_uid == NOBODY
 
 
+@pytest.mark.parametrize("args", [
+    ["--confine", "perhaps"], ["--confine"], ["--user", "0"], ["--user", "nobody"], ["--user", "1:"], ["--user", "1:0"],
+    ["--user", "1:2:3"], ["--user", "-1"], ["--user", "99999999999999999999"],
+], ids=" ".join)
+def test_what_cannot_be_meant_is_a_usage_error(args):
+    done = subprocess.run([thawtest.program("THAW"), "serve", "--socket", "s", "--memory", "m", *args], check=False,
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10)
+    assert done.returncode == 2 and done.stderr.startswith("thaw serve: "), done.stderr
+
+
 @pytest.mark.parametrize("confine", ["on", "off"])
 def test_as_another_user_it_keeps_the_right_to_kill_a_vmm_of_root(lab, confine):
     pager, peer = peer_pager(lab, "--user", f"{NOBODY}:4711", "--state", lab.dir / "state", "--confine", confine)
@@ -298,6 +309,10 @@ def test_a_pager_of_an_ordinary_user_is_confined_in_the_same_way(lab):
         assert peer.word(page) == int.from_bytes(bytes([page + 1]) * 8, "little")
     pager.signal(signal.SIGUSR1)
     wait_until(pager.stats_file.exists, "statistics")
+    drawn = subprocess.run(["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups",
+                            thawtest.program("THAW"), "map", "--state", state], check=False, capture_output=True,
+                           text=True, timeout=30)
+    assert drawn.returncode == 0 and f"pager {pager.pid}" in drawn.stdout and "STALE" not in drawn.stdout, drawn
     assert_stops(pager, peer)
     assert not list(state.iterdir())
 
@@ -314,6 +329,24 @@ def test_an_ordinary_user_cannot_become_another_one(lab):
         pytest.skip(f"user {NOBODY} cannot reach {thawtest.program('THAW')}")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "4711" in done.stderr
+
+
+# ---- a hostile VMM ----
+
+
+def test_a_vmm_that_makes_reading_block_cannot_keep_its_pager(lab):
+    memory = lab.dir / "memory"
+    memory.write_bytes(bytes(4096) * PAGES)
+    for page in range(2, 12):  # the moment must be met between two reads
+        pager = lab.serve(memory, "--fault-around", "0")
+        peer = thawtest.Peer(lab, PAGES)
+        peer.connect(pager)
+        assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+        assert peer.word(1) == 0
+        peer.tell(f"block {page}")
+        wait_until(lambda one=peer: "blocking" in one.out or not one.running(), "O_NONBLOCK to be taken off")
+        peer.end()
+        assert pager.wait(5) in (0, 1), pager.err
 
 
 # ---- the lists beside the code ----
