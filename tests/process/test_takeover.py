@@ -6,6 +6,7 @@ What the VM's bytes are meanwhile is the fake VMM's to judge. tests/process/test
 instructions, tests/stress at random moments.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -183,7 +184,8 @@ def test_a_stop_is_not_forgotten_when_the_pager_is_killed_at_the_same_moment(lab
         pager, vmm, _ = paused_vmm(lab, "--supervise", vmm_args=("seq:end=10", "pause"))
         pid = pager_pid(lab)
         pager.signal(signal.SIGTERM)
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have stopped already
+            os.kill(pid, signal.SIGKILL)
         pager.expect_exit(0)
         assert vmm.wait() == -signal.SIGKILL
         assert not list(lab.state_dir.iterdir())
