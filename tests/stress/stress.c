@@ -491,7 +491,7 @@ int main(int argc, char **argv)
 {
     static struct settings s = {
         .plan = {.page_shift = 12,
-                 .n_regions = 3,
+                 .n_regions = 16,
                  .adjacent = true,
                  .shuffle = true,
                  .page_field = "both"},
