@@ -35,6 +35,11 @@ fuzz: ## each fuzz target for FUZZ_SECONDS (default 60)
 	@tools/variant.sh build asan
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-60} tools/variant.sh test asan fuzz
 
+.PHONY: stress
+stress: all ## is guest memory linearizable? for STRESS_SECONDS (default 3600) and THAW_KILLS (1000), from SEED on
+	@STRESS_SECONDS=$${STRESS_SECONDS:-3600} THAW_KILLS=$${THAW_KILLS:-1000} \
+		meson test -C build --no-rebuild --logbase stress --suite stress --timeout-multiplier 0 --verbose
+
 .PHONY: cov
 cov: ## which lines the unit and trace tests run, with a floor for core and source
 	@tools/variant.sh build cov

@@ -45,9 +45,9 @@ suite()
     done
 }
 
-build gcc && suite gcc static unit trace model process guest
-build asan && suite asan unit trace process fuzz
-build tsan && suite tsan unit process
+build gcc && suite gcc static unit trace model process stress guest
+build asan && suite asan unit trace process stress fuzz
+build tsan && suite tsan unit process stress
 build cov && suite cov unit trace && step 'coverage' '' tools/coverage.sh
 
 echo '{"end": true}' >>"$ledger"

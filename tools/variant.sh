@@ -32,18 +32,18 @@ case $variant in
 gcc)
     dir=build compiler=gcc
     options=()
-    suites=(unit trace model process guest)
+    suites=(unit trace model process stress guest)
     ;;
 asan)
     dir=build-asan sanitizer=address
     # Every object carries the fuzzer's counters, so that the fuzz targets see where they go.
     options=("-Db_sanitize=address,undefined" -Db_lundef=false -Dfuzz=true -Dc_args=-fsanitize=fuzzer-no-link)
-    suites=(unit trace process fuzz)
+    suites=(unit trace process stress fuzz)
     ;;
 tsan)
     dir=build-tsan sanitizer=thread
     options=(-Db_sanitize=thread -Db_lundef=false)
-    suites=(unit process)
+    suites=(unit process stress)
     ;;
 cov)
     dir=build-cov compiler=gcc

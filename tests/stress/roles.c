@@ -5,10 +5,15 @@
  * Half of all operations go to a few hot pages, for conflict. The others go to cold ones: half of those to pages that are
  * touched for the first time or were a moment ago, the rest to any page that was reached so far. Which pages are reached
  * grows with time, so that there are snapshot pages to be brought until the end.
+ *
+ * A fault that the pager forgot is answered when another thread wants the same page, and so it would seldom be noticed. So
+ * every thread has a lonely page, where nobody else goes: there it waits for ever.
  */
 #include "stress.h"
 
-#define FRESH 256u /* pages behind the frontier that are touched first */
+#define FRESH         256u /* pages behind the frontier that are touched first */
+#define LONELY_STRIDE 64u
+#define LONELY_ODDS   64u
 
 const char *const role_names[N_ROLES] = {"writer", "reader", "remover"};
 
@@ -28,11 +33,12 @@ static unsigned percent(struct actor *a)
     return (unsigned)(actor_random(a) % 100);
 }
 
-void world_choose_hot(struct world *w, uint64_t seed)
+void world_choose_pages(struct world *w, uint64_t seed)
 {
     const struct region *second = w->guest.n_regions > 1 ? w->guest.by_hva[1] : NULL;
     uint64_t i, page, x = seed | 1;
 
+    w->n_lonely = w->n_pages / LONELY_STRIDE / 2;
     for (i = 0; i < N_HOT; i += 2) {
         x = x * 6364136223846793005u + 1442695040888963407u;
         page = (x >> 20) % (w->n_pages - 1);
@@ -53,11 +59,19 @@ static uint64_t choose_cold(struct actor *a)
     return actor_random(a) % reached;
 }
 
+static bool is_lonely(const struct world *w, uint64_t page)
+{
+    return page % LONELY_STRIDE == LONELY_STRIDE - 1 && page / LONELY_STRIDE < w->n_lonely;
+}
+
 static uint64_t choose_page(struct actor *a)
 {
-    if (actor_random(a) % 2)
-        return a->world->hot[actor_random(a) % N_HOT];
-    return choose_cold(a);
+    uint64_t page;
+
+    do {
+        page = actor_random(a) % 2 ? a->world->hot[actor_random(a) % N_HOT] : choose_cold(a);
+    } while (is_lonely(a->world, page));
+    return page;
 }
 
 /* 1 page more often than not, sometimes as many as a balloon gives back at once. */
@@ -110,12 +124,25 @@ static void remove_somewhere(struct actor *a)
     op_remove(a, page, n);
 }
 
+static void visit_lonely(struct actor *a)
+{
+    uint64_t page = a->id * LONELY_STRIDE + LONELY_STRIDE - 1;
+
+    op_remove(a, page, 1);
+    if (actor_random(a) % 2)
+        write_somehow(a, page);
+    else
+        read_somehow(a, page);
+}
+
 void role_run(struct actor *a)
 {
     while (!atomic_load_explicit(&a->world->stop, memory_order_relaxed)) {
         uint64_t page = choose_page(a);
         unsigned i;
 
+        if (a->id < a->world->n_lonely && actor_random(a) % LONELY_ODDS == 0)
+            visit_lonely(a);
         switch (a->role) {
         case ROLE_WRITER:
             write_somehow(a, page);

@@ -34,6 +34,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,6 +58,7 @@ struct settings {
     uint64_t size_bytes;
     uint64_t seconds;
     uint64_t timeout_s;
+    bool until_eof;
     unsigned n_role[N_ROLES];
 };
 
@@ -98,7 +100,7 @@ static void world_make(const struct settings *s)
             history_init(&world.pages[page]);
         }
     }
-    world_choose_hot(&world, s->seed);
+    world_choose_pages(&world, s->seed);
     atomic_store(&world.frontier, FRONTIER_LEAD < g->n_pages / 8 ? FRONTIER_LEAD : g->n_pages / 8);
 }
 
@@ -292,6 +294,15 @@ static void tick(void)
     pthread_mutex_unlock(&done_mutex);
 }
 
+/* Does the one who started this program want it to end? */
+static bool at_eof(void)
+{
+    struct pollfd pfd = {.fd = STDIN_FILENO, .events = POLLIN};
+    char c;
+
+    return poll(&pfd, 1, 0) > 0 && read(STDIN_FILENO, &c, 1) == 0;
+}
+
 static bool all_done(void)
 {
     unsigned i;
@@ -303,6 +314,16 @@ static bool all_done(void)
     return true;
 }
 
+/* More and more pages are reached, all of them at @end_ns. */
+static void move_frontier(uint64_t lead, uint64_t begin_ns, uint64_t now, uint64_t end_ns)
+{
+    double part = (double)(now - begin_ns) / (double)(end_ns - begin_ns);
+
+    if (part > 1)
+        part = 1;
+    atomic_store(&world.frontier, lead + (uint64_t)((double)(world.n_pages - lead) * part));
+}
+
 /* Let the threads work until @end_ns (0: until they have ended by themselves), and then until they have. */
 static void watch(const struct settings *s, uint64_t end_ns)
 {
@@ -312,12 +333,11 @@ static void watch(const struct settings *s, uint64_t end_ns)
     while (!all_done()) {
         tick();
         now = now_ns();
-        if (end_ns > 0 && now >= end_ns)
-            atomic_store(&world.stop, true);
-        else if (end_ns > 0)
-            atomic_store(&world.frontier,
-                         lead + (uint64_t)((double)(world.n_pages - lead) * (double)(now - begin) /
-                                           (double)(end_ns - begin)));
+        if (end_ns > 0) {
+            move_frontier(lead, begin, now, end_ns);
+            if (s->until_eof ? at_eof() : now >= end_ns)
+                atomic_store(&world.stop, true);
+        }
         for (i = 0; i < n_actors; i++) {
             since = atomic_load(&actors[i].since_ns);
             if (since != 0 && now > since && now - since > s->timeout_s * 1000000000u)
@@ -378,10 +398,11 @@ static __attribute__((noreturn)) void usage(void)
            "stress --socket PATH --size BYTES|--pages N [--page-size 4K|2M] [--regions N] "
            "[--seconds N]\n"
            "       [--writers N] [--readers N] [--removers N] [--timeout SECONDS]\n"
-           "       [--seed N] [--file-seed N] [--dense]\n"
+           "       [--seed N] [--file-seed N] [--dense] [--until-eof]\n"
            "--seed: of everything random (default: any, printed); --file-seed: what the memory "
            "file was\n"
-           "made with, if that was another one\n");
+           "made with, if that was another one; --until-eof: go on until the\n"
+           "end of stdin\n");
     exit(PEER_EXIT_USAGE);
 }
 
@@ -400,6 +421,7 @@ enum option_key {
     OPT_SEED,
     OPT_FILE_SEED,
     OPT_DENSE,
+    OPT_UNTIL_EOF,
 };
 
 static const struct option long_options[] = {
@@ -417,6 +439,7 @@ static const struct option long_options[] = {
     {"seed", required_argument, NULL, OPT_SEED},
     {"file-seed", required_argument, NULL, OPT_FILE_SEED},
     {"dense", no_argument, NULL, OPT_DENSE},
+    {"until-eof", no_argument, NULL, OPT_UNTIL_EOF},
     {NULL, 0, NULL, 0},
 };
 
@@ -460,6 +483,9 @@ static void parse_option(struct settings *s, int key)
         break;
     case OPT_DENSE:
         s->oracle.dense = true;
+        break;
+    case OPT_UNTIL_EOF:
+        s->until_eof = true;
         break;
     default:
         usage();
@@ -512,7 +538,8 @@ int main(int argc, char **argv)
         oracle_make_file(&s.oracle, s.make_file, s.size_bytes / BLOCK_BYTES);
         return 0;
     }
-    alarm((unsigned)(s.seconds + 3 * s.timeout_s + 60)); /* should this program itself hang */
+    if (!s.until_eof)
+        alarm((unsigned)(s.seconds + 3 * s.timeout_s + 60)); /* should this program itself hang */
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&done_cond, &attr);

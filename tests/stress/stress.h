@@ -63,6 +63,7 @@ struct world {
     uint64_t n_pages;
     uint64_t page_bytes;
     uint64_t hot[N_HOT];
+    uint64_t n_lonely;         /* threads that have a page of their own */
     _Atomic uint64_t frontier; /* pages from here on are left for later */
     atomic_bool stop;
     atomic_uint n_errors;
@@ -130,8 +131,8 @@ uint64_t actor_random(struct actor *a);
 /** role_run() - until world.stop */
 void role_run(struct actor *a);
 
-/** world_choose_hot() - some pairs of neighbours, one of them at the border of two regions if there is one */
-void world_choose_hot(struct world *w, uint64_t seed);
+/** world_choose_pages() - the hot ones: pairs of neighbours, one of them at a border of regions; and the lonely ones */
+void world_choose_pages(struct world *w, uint64_t seed);
 
 /* ---- stalls ---- */
 

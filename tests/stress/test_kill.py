@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Pagers are killed with kill -9 at random moments, under the stress program: no page is lost, stale or wrong, no thread stays
+asleep, and the guest feels a pause and nothing else.
+
+Two ways to go on. Supervised: `thaw serve --supervise` starts the next child by itself. Adopted: the test is the
+supervisor, and starts `thaw serve --adopt VMM_PID` after each kill. A kill comes up to KILL_AFTER seconds after the pager
+before was killed or started, so some hit a pager that has not taken over yet.
+
+THAW_KILLS says how often each test kills. At the end each prints the pause: for each kill, the time until the first stall
+(an operation of more than 1 ms) was over that was not before, and until the last one that had begun by then.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+import stresslib
+import thawtest
+from stresslib import SANITIZED, SEED, TRACK, now_ns
+
+KILLS = int(os.environ.get("THAW_KILLS", "0")) or (10 if SANITIZED else 50)
+KILL_AFTER = 0.3 if SANITIZED else 0.06
+ROUND_KILLS = 100  # for one VM
+CALM_SECONDS = 1  # from the last kill to the last look at all pages
+
+
+@functools.lru_cache(maxsize=None)
+def serve_has(option):
+    """Does `thaw serve` know this option?"""
+    text = subprocess.run([thawtest.program("THAW"), "serve", "--help"], check=True, capture_output=True, text=True,
+                          timeout=10).stdout
+    return option in text
+
+
+def child_of(pid):
+    """The child of a process, or None."""
+    text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    return int(text[0]) if text else None
+
+
+def kill(pid):
+    """kill -9, and only if it is there. Return: when."""
+    when = now_ns()
+    os.kill(pid, signal.SIGKILL)
+    return when
+
+
+class Supervised:
+    """A pager whose supervisor starts the next one."""
+
+    def __init__(self, lab, memory, *args):
+        self.pager = lab.serve(memory, "--supervise", *args)
+
+    def kill_one(self, _vmm, wait):
+        """Kill the child that serves once there is one. Return: when."""
+        pid = thawtest.wait_until(lambda: child_of(self.pager.pid), "a child that serves")
+        time.sleep(wait)
+        when = kill(pid)  # until the supervisor reaps it, nobody else has its number
+        thawtest.wait_until(lambda: child_of(self.pager.pid) != pid, "the end of the child")
+        return when
+
+    def finish(self):
+        """The VMM has ended well."""
+        self.pager.expect_exit(0)
+
+
+class Adopted:
+    """A pager that the test replaces."""
+
+    def __init__(self, lab, memory, *args):
+        self.lab = lab
+        self.pager = lab.serve(memory, *args)
+
+    def kill_one(self, vmm, wait):
+        """Kill the pager and start the next one. Return: when."""
+        time.sleep(wait)
+        assert self.pager.running(), self.pager.err
+        when = kill(self.pager.pid)
+        self.pager.wait()
+        self.pager = self.lab.start_pager("--adopt", str(vmm.pid), "--state", self.lab.state_dir)
+        return when
+
+    def finish(self):
+        """The VMM has ended well."""
+        self.pager.expect_exit(0)
+
+
+def pauses(result, kills):
+    """
+    What the guest felt of each kill: microseconds from the kill to the first end of a stall, and to the end of the last one
+    that had begun by then. Return: two sorted lists; kills that nobody felt are in neither.
+    """
+    stalls = [(end - us * 1000, end) for us, end, _thread in result["stall_list"]]
+    first, last = [], []
+    for when, following in zip(kills, [*kills[1:], float("inf")]):
+        felt = [(begin, end) for begin, end in stalls if end > when and begin < following]
+        if felt:
+            again = min(end for _begin, end in felt)
+            first.append((again - when) // 1000)
+            last.append((max(end for begin, end in felt if begin <= again) - when) // 1000)
+    return sorted(first), sorted(last)
+
+
+def describe(numbers):
+    """Median and maximum."""
+    return f"p50 {numbers[len(numbers) // 2]} us, max {numbers[-1]} us" if numbers else "none"
+
+
+def run_round(lab, way, page_size, mode, seed, n_kills):
+    """One VM whose pager is killed n_kills times. Return: the pauses."""
+    dice = random.Random(seed)
+    memory = stresslib.memory_of(lab, page_size)
+    served = way(lab, memory, "--track", TRACK[mode], "--page-size", page_size)
+    seconds = 60 + n_kills  # it is told to end when the last kill is over
+    vmm = stresslib.start(lab, served.pager, memory, "--page-size", page_size, "--until-eof", seconds=seconds, seed=seed)
+    vmm.wait_line("running")
+    kills = [served.kill_one(vmm, dice.uniform(0, KILL_AFTER)) for _ in range(n_kills)]
+    calm = now_ns() + CALM_SECONDS * 1e9
+    thawtest.wait_until(lambda: now_ns() > calm or not vmm.running(), "a calm end", CALM_SECONDS * 2)
+    vmm.child.stdin.close()
+    result = stresslib.finish(vmm, 0)
+    served.finish()
+    print(stresslib.summary(result))
+    return pauses(result, kills)
+
+
+def run(lab, way, page_size, mode):
+    """KILLS kills, in rounds."""
+    first, last, done = [], [], 0
+    while done < KILLS:
+        n_kills = min(ROUND_KILLS, KILLS - done)
+        one, other = run_round(lab, way, page_size, mode, SEED + done, n_kills)
+        first, last, done = sorted(first + one), sorted(last + other), done + n_kills
+    print(json.dumps({"way": way.__name__, "page_size": page_size, "mode": mode, "kills": done, "felt": len(first)}))
+    print(f"{way.__name__.lower()} {page_size} {mode}: {done} kills; until the first operation went on: "
+          f"{describe(first)}; until the last: {describe(last)}")
+
+
+@pytest.mark.parametrize("mode", TRACK)
+@pytest.mark.parametrize("way", [Supervised, Adopted])
+def test_a_pager_of_4k_pages_is_killed_and_nothing_is_lost(lab, way, mode):
+    if not serve_has("--supervise"):
+        pytest.skip("thaw serve has no --supervise")
+    run(lab, way, "4K", mode)
+
+
+@pytest.mark.parametrize("mode", TRACK)
+@pytest.mark.parametrize("way", [Supervised, Adopted])
+def test_a_pager_of_2m_pages_is_killed_and_nothing_is_lost(lab, huge, way, mode):
+    if not serve_has("--supervise"):
+        pytest.skip("thaw serve has no --supervise")
+    run(lab, way, "2M", mode)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Guest memory is linearizable: see stress.c for what that says and how it is found out.
+
+A moment for each cell of the matrix in `make check`; `make stress` lets all of them share STRESS_SECONDS, in rounds of at
+most a minute, each with a pager and a seed of its own.
+"""
+
+import os
+import random
+import time
+
+import pytest
+
+import stresslib
+import thawtest
+from stresslib import SANITIZED, SEED, TRACK
+
+ROUND_SECONDS = 60
+SHORT_SECONDS = 1
+CELLS = [(page_size, mode, where) for page_size in ("4K", "2M") for mode in TRACK for where in ("tmpfs", "disk")]
+FEW_CELLS = [("4K", "plain", "disk"), ("4K", "tracked", "tmpfs"), ("2M", "tracked", "disk")]
+CELL_SECONDS = int(os.environ.get("STRESS_SECONDS", "0")) // len(CELLS) or SHORT_SECONDS
+
+
+def run_round(lab, page_size, mode, where, seed, seconds):
+    """One VM's life, with options that the seed decides."""
+    dice = random.Random(seed)
+    memory = stresslib.memory_of(lab, page_size, where)
+    pager = lab.serve(memory, "--track", TRACK[mode], "--fault-around", dice.choice(["0", "64K", "64K", "2M"]))
+    vmm = stresslib.start(lab, pager, memory, "--page-size", page_size, "--regions", dice.choice([1, 3, 16]),
+                          "--writers", dice.choice([2, 4, 8]), "--readers", dice.choice([2, 4, 8]),
+                          "--removers", dice.choice([1, 2, 4]), seconds=seconds, seed=seed)
+    result = stresslib.finish(vmm, seconds)
+    pager.expect_exit(0)
+    thawtest.check_stats(pager.stats())
+    print(stresslib.summary(result))
+
+
+def run_cell(lab, page_size, mode, where):
+    """One cell of the matrix, in rounds."""
+    end, seed = time.monotonic() + CELL_SECONDS, SEED
+    while True:
+        left = end - time.monotonic()
+        run_round(lab, page_size, mode, where, seed, max(1, min(ROUND_SECONDS, round(left))))
+        seed += 1
+        if time.monotonic() + 1 > end:
+            return
+
+
+@pytest.mark.parametrize("page_size,mode,where", [cell for cell in (FEW_CELLS if SANITIZED else CELLS) if cell[0] == "4K"])
+def test_memory_of_4k_pages_is_linearizable(lab, page_size, mode, where):
+    run_cell(lab, page_size, mode, where)
+
+
+@pytest.mark.parametrize("page_size,mode,where", [cell for cell in (FEW_CELLS if SANITIZED else CELLS) if cell[0] == "2M"])
+def test_memory_of_2m_pages_is_linearizable(lab, huge, page_size, mode, where):
+    run_cell(lab, page_size, mode, where)
