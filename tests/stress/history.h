@@ -26,7 +26,8 @@
  * Removals are not as atomic as that. Until madvise returns, one processor can write to the old frame through its
  * translation cache when another already uses the new one. A write that overlaps a removal can be lost although it came
  * after one that is not. So such a write is weak: what it wrote may be seen, but it makes nothing over. A removal itself
- * is not weak: nothing that ended before it began is there when it has ended.
+ * is not weak: nothing that ended before it began is there when it has ended. (Of two removals at the same time, the one
+ * that finds a page gone already must not return before the other one's flush: Linux flushes once more for that.)
  *
  * Words are written whole by this program, but the kernel copies as it likes: bytes of a word that read(2) writes, or that
  * write(2) reads, while something else changes the word can be from different sides. There, each byte must be allowed.

@@ -347,7 +347,7 @@ struct sim_thread {
     struct view view;
     uint64_t read[WORDS];
     uint64_t old[WORDS]; /* removals: the frame that was taken away */
-    bool has_old;        /* and can still be reached */
+    bool has_old;        /* and can still be reached: its translation is in some cache */
 };
 
 static struct sim_thread threads[THREADS];
@@ -362,6 +362,15 @@ static uint64_t *any_frame(struct rng *r)
     return t->has_old && rng_below(r, 2) ? t->old : frame;
 }
 
+/* A removal flushes the translation caches of everybody, also of what other removals took away and have not flushed. */
+static void flush(void)
+{
+    unsigned i;
+
+    for (i = 0; i < THREADS; i++)
+        threads[i].has_old = false;
+}
+
 static void step_change(struct sim_thread *t, struct rng *r)
 {
     if (t->kind == CHANGE_REMOVE) {
@@ -370,7 +379,7 @@ static void step_change(struct sim_thread *t, struct rng *r)
             memset(frame, 0, sizeof(frame));
             t->has_old = true;
         } else if (t->at > WORDS / 2) {
-            t->has_old = false;
+            flush();
         }
         t->at += 5;
     } else if (t->kind == CHANGE_CELL) {
