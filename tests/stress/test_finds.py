@@ -3,6 +3,7 @@
 
 import json
 import pathlib
+import subprocess
 
 import pytest
 
@@ -66,3 +67,14 @@ def test_the_time_that_a_pager_is_stopped_is_a_stall(lab):
     longest = max(result["stall_list"])
     assert longest[0] == result["stalls"]["max_us"] and longest[1] > seen
     assert SEED == result["seed"]
+
+
+def test_what_it_cannot_do_it_says_in_one_line(lab):
+    def run(*args):
+        return subprocess.run([thawtest.program("STRESS"), *args], check=False, capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=20)
+    assert run("--size", "32M").returncode == 2
+    assert run("--size", "32M", "--socket", "x", "--writers", "many").returncode == 2
+    nobody = run("--size", "32M", "--socket", lab.socket())
+    assert nobody.returncode == 4
+    assert [line for line in nobody.stderr.splitlines() if "cannot connect" in line]

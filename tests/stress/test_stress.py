@@ -17,7 +17,7 @@ import thawtest
 from stresslib import SANITIZED, SEED, TRACK
 
 ROUND_SECONDS = 60
-SHORT_SECONDS = 1
+SHORT_SECONDS = 1 if SANITIZED else 2
 CELLS = [(page_size, mode, where) for page_size in ("4K", "2M") for mode in TRACK for where in ("tmpfs", "disk")]
 FEW_CELLS = [("4K", "plain", "disk"), ("4K", "tracked", "tmpfs"), ("2M", "tracked", "disk")]
 CELL_SECONDS = int(os.environ.get("STRESS_SECONDS", "0")) // len(CELLS) or SHORT_SECONDS
