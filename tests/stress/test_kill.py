@@ -11,13 +11,11 @@ THAW_KILLS says how often each test kills. At the end each prints the pause: for
 (an operation of more than 1 ms) was over that was not before, and until the last one that had begun by then.
 """
 
-import functools
 import json
 import os
 import pathlib
 import random
 import signal
-import subprocess
 import time
 
 import pytest
@@ -30,14 +28,6 @@ KILLS = int(os.environ.get("THAW_KILLS", "0")) or (10 if SANITIZED else 50)
 KILL_AFTER = 0.3 if SANITIZED else 0.06
 ROUND_KILLS = 100  # for one VM
 CALM_SECONDS = 1  # from the last kill to the last look at all pages
-
-
-@functools.lru_cache(maxsize=None)
-def serve_has(option):
-    """Does `thaw serve` know this option?"""
-    text = subprocess.run([thawtest.program("THAW"), "serve", "--help"], check=True, capture_output=True, text=True,
-                          timeout=10).stdout
-    return option in text
 
 
 def child_of(pid):
@@ -147,14 +137,10 @@ def run(lab, way, page_size, mode):
 @pytest.mark.parametrize("mode", TRACK)
 @pytest.mark.parametrize("way", [Supervised, Adopted])
 def test_a_pager_of_4k_pages_is_killed_and_nothing_is_lost(lab, way, mode):
-    if not serve_has("--supervise"):
-        pytest.skip("thaw serve has no --supervise")
     run(lab, way, "4K", mode)
 
 
 @pytest.mark.parametrize("mode", TRACK)
 @pytest.mark.parametrize("way", [Supervised, Adopted])
 def test_a_pager_of_2m_pages_is_killed_and_nothing_is_lost(lab, huge, way, mode):
-    if not serve_has("--supervise"):
-        pytest.skip("thaw serve has no --supervise")
     run(lab, way, "2M", mode)
