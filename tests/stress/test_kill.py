@@ -146,7 +146,7 @@ def test_a_pager_of_4k_pages_is_killed_and_nothing_is_lost(lab, way, mode):
     run(lab, way, "4K", mode)
 
 
-@pytest.mark.parametrize("mode", TRACK)
+@pytest.mark.parametrize("mode", ["tracked"] if SANITIZED else TRACK)
 @pytest.mark.parametrize("way", [Supervised, Adopted])
 def test_a_pager_of_2m_pages_is_killed_and_nothing_is_lost(lab, huge, way, mode):
     run(lab, way, "2M", mode)
