@@ -37,7 +37,7 @@ def child_of(pid):
 
 
 def kill(pid):
-    """kill -9, and only if it is there. Return: when."""
+    """kill -9. Return: when."""
     when = now_ns()
     os.kill(pid, signal.SIGKILL)
     return when
@@ -118,7 +118,14 @@ def run_round(lab, way, page_size, mode, seed, n_kills):
     seconds = 60 + n_kills  # it is told to end when the last kill is over
     vmm = stresslib.start(lab, served.pager, memory, "--page-size", page_size, "--until-eof", seconds=seconds, seed=seed)
     vmm.wait_line("running")
-    kills = [served.kill_one(vmm, dice) for _ in range(n_kills)]
+    served.pager.wait_line("msg=\"serving\"")  # before, there is nothing to take over
+    kills = []
+    try:
+        kills.extend(served.kill_one(vmm, dice) for _ in range(n_kills))
+    except (AssertionError, OSError):
+        if not vmm.running():  # it found something, and the pager ended with it
+            pytest.fail(f"the VMM ended with {vmm.wait()} after {len(kills)} kills:\n{vmm.err}")
+        raise
     calm = now_ns() + CALM_SECONDS * 1e9
     thawtest.wait_until(lambda: now_ns() > calm or not vmm.running(), "a calm end", CALM_SECONDS * 2)
     vmm.child.stdin.close()
