@@ -6,14 +6,17 @@
  * touched for the first time or were a moment ago, the rest to any page that was reached so far. Which pages are reached
  * grows with time, so that there are snapshot pages to be brought until the end.
  *
- * A fault that the pager forgot is answered when another thread wants the same page, and so it would seldom be noticed. So
- * every thread has a lonely page, where nobody else goes: there it waits for ever.
+ * A fault that the pager forgot is answered when another thread wants the same page, or one beside it that is filled in
+ * together with it, and so it would seldom be noticed. So every thread has a lonely page, in the midst of pages where nobody
+ * else goes: there it waits for ever.
  */
 #include "stress.h"
 
 #define FRESH         256u /* pages behind the frontier that are touched first */
 #define LONELY_STRIDE 64u
-#define LONELY_ODDS   64u
+#define LONELY_FIRST  16u /* of a stride: nobody goes to pages from here on ... */
+#define LONELY_PAGE   40u /* ... but one thread, to this one */
+#define LONELY_ODDS   16u
 
 const char *const role_names[N_ROLES] = {"writer", "reader", "remover"};
 
@@ -33,12 +36,14 @@ static unsigned percent(struct actor *a)
     return (unsigned)(actor_random(a) % 100);
 }
 
-void world_choose_pages(struct world *w, uint64_t seed)
+void world_choose_pages(struct world *w, uint64_t seed, unsigned n_threads)
 {
     const struct region *second = w->guest.n_regions > 1 ? w->guest.by_hva[1] : NULL;
     uint64_t i, page, x = seed | 1;
 
     w->n_lonely = w->n_pages / LONELY_STRIDE / 2;
+    if (w->n_lonely > n_threads)
+        w->n_lonely = n_threads;
     for (i = 0; i < N_HOT; i += 2) {
         x = x * 6364136223846793005u + 1442695040888963407u;
         page = (x >> 20) % (w->n_pages - 1);
@@ -61,7 +66,7 @@ static uint64_t choose_cold(struct actor *a)
 
 static bool is_lonely(const struct world *w, uint64_t page)
 {
-    return page % LONELY_STRIDE == LONELY_STRIDE - 1 && page / LONELY_STRIDE < w->n_lonely;
+    return page % LONELY_STRIDE >= LONELY_FIRST && page / LONELY_STRIDE < w->n_lonely;
 }
 
 static uint64_t choose_page(struct actor *a)
@@ -126,7 +131,7 @@ static void remove_somewhere(struct actor *a)
 
 static void visit_lonely(struct actor *a)
 {
-    uint64_t page = a->id * LONELY_STRIDE + LONELY_STRIDE - 1;
+    uint64_t page = a->id * LONELY_STRIDE + LONELY_PAGE;
 
     op_remove(a, page, 1);
     if (actor_random(a) % 2)

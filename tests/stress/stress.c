@@ -100,7 +100,7 @@ static void world_make(const struct settings *s)
             history_init(&world.pages[page]);
         }
     }
-    world_choose_pages(&world, s->seed);
+    world_choose_pages(&world, s->seed, s->n_role[0] + s->n_role[1] + s->n_role[2]);
     atomic_store(&world.frontier, FRONTIER_LEAD < g->n_pages / 8 ? FRONTIER_LEAD : g->n_pages / 8);
 }
 

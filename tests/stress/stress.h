@@ -132,7 +132,7 @@ uint64_t actor_random(struct actor *a);
 void role_run(struct actor *a);
 
 /** world_choose_pages() - the hot ones: pairs of neighbours, one of them at a border of regions; and the lonely ones */
-void world_choose_pages(struct world *w, uint64_t seed);
+void world_choose_pages(struct world *w, uint64_t seed, unsigned n_threads);
 
 /* ---- stalls ---- */
 
