@@ -50,8 +50,8 @@ def serve_with_failures(lab, memory, call, error, when, *args):
     ("ioctl", "EAGAIN", f"{BEGIN}+3"),
     ("ioctl", "ENOMEM", f"{BEGIN}+5"),
     ("ioctl", "EINTR", f"{BEGIN}+2"),
-    ("read", "EAGAIN", "10+3"),
-    ("read", "EINTR", "10+2"),
+    ("read,preadv2", "EAGAIN", "10+3"),
+    ("read,preadv2", "EINTR", "10+2"),
     ("epoll_pwait2", "EINTR", "5+2"),
     ("epoll_pwait2", "ENOSYS", "1+"),
 ])
@@ -73,7 +73,7 @@ def test_what_may_work_the_next_time_is_tried_again(lab, call, error, when, mode
 @pytest.mark.parametrize("call,error,when,end", [
     ("ioctl", "ESRCH", "500", "vmm-gone"),
     ("ioctl", "EINVAL", "500+", "refused"),
-    ("read", "EIO", "100", "refused"),
+    ("read,preadv2", "EIO", "100", "refused"),
 ])
 def test_what_will_not_work_again_stops_the_vm_before_a_byte_is_wrong(lab, call, error, when, end, mode):
     memory = stresslib.memory_of(lab, "4K")
