@@ -88,6 +88,8 @@ int handshake_listen(const char *path)
 
 /*
  * wait_for() - until @fd has something, a stop is asked for, or the time is up (deadline 0: no limit)
+ *
+ * In this order: a VMM whose memory is on its way to us would wait for it for ever, so it is received and the VMM ended.
  * Return: 0, HANDSHAKE_E_STOPPED, -ETIMEDOUT (without a text).
  */
 /* #syscalls:start poll ppoll */
@@ -108,10 +110,10 @@ static int wait_for(int fd, struct control *control, uint64_t deadline_ns)
         }
         if (poll(fds, ARRAY_LEN(fds), timeout_ms) < 0 && errno != EINTR)
             return err_origin_errno(-errno, "cannot wait for the VMM");
-        if (fds[1].revents != 0 && control_has(control_take(control), THAW_REQUEST_STOP))
-            return HANDSHAKE_E_STOPPED;
         if (fds[0].revents != 0)
             return 0;
+        if (fds[1].revents != 0 && control_has(control_take(control), THAW_REQUEST_STOP))
+            return HANDSHAKE_E_STOPPED;
     }
 }
 

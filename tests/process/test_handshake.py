@@ -450,6 +450,30 @@ def test_a_stop_in_the_middle_of_a_handshake_is_a_good_end(lab, memory):
     peer.quit()
 
 
+def is_stopped(process):
+    """Has SIGSTOP arrived?"""
+    with open(f"/proc/{process.pid}/stat", encoding="ascii") as stat:
+        return stat.read().rsplit(")", 1)[1].split()[0] == "T"
+
+
+@pytest.mark.parametrize("connected", [False, True], ids=["connects-late", "connected"])
+def test_a_vmm_whose_memory_was_on_its_way_when_the_pager_was_stopped_is_ended(lab, memory, connected):
+    """It has given its memory away and would wait for it for ever. Message and stop lie there when the pager looks."""
+    pager = lab.serve(memory)
+    peer = thawtest.Peer(lab, PAGES)
+    if connected:
+        peer.connect(pager)
+    pager.signal(signal.SIGSTOP)
+    thawtest.wait_until(lambda: is_stopped(pager), "the pager to stand still")
+    if not connected:
+        peer.connect(pager)
+    assert peer.send(text_of(peer.region()), "uffd") == 0
+    pager.signal(signal.SIGTERM)
+    pager.signal(signal.SIGCONT)
+    pager.expect_exit(0)
+    peer.expect_exit(-signal.SIGKILL)
+
+
 def test_a_fault_outside_of_all_regions_stops_the_vm(lab):
     half = lab.dir / "half"
     half.write_bytes(b"x" * (PAGES // 2 * 4096))
