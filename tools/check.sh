@@ -45,8 +45,8 @@ suite()
     done
 }
 
-build gcc && suite gcc static unit trace model process stress guest
-build asan && suite asan unit trace process stress fuzz
+build gcc && suite gcc static unit trace model process stress kvm guest
+build asan && suite asan unit trace process stress kvm fuzz
 build tsan && suite tsan unit process stress
 build cov && suite cov unit trace && step 'coverage' '' tools/coverage.sh
 

@@ -32,13 +32,13 @@ case $variant in
 gcc)
     dir=build compiler=gcc
     options=()
-    suites=(unit trace model process stress guest)
+    suites=(unit trace model process stress kvm guest)
     ;;
 asan)
     dir=build-asan sanitizer=address
     # Every object carries the fuzzer's counters, so that the fuzz targets see where they go.
     options=("-Db_sanitize=address,undefined" -Db_lundef=false -Dfuzz=true -Dc_args=-fsanitize=fuzzer-no-link)
-    suites=(unit trace process stress fuzz)
+    suites=(unit trace process stress kvm fuzz)
     ;;
 tsan)
     dir=build-tsan sanitizer=thread
