@@ -17,7 +17,7 @@ SEED = int(os.environ.get("SEED", "0")) or int.from_bytes(os.urandom(3), "big") 
 SANITIZED = bool(os.environ.get("THAW_SANITIZER"))
 SIZE = {"4K": "32M", "2M": "40M"}
 TRACK = {"plain": "none", "tracked": "wp"}
-STUCK_SECONDS = 15  # nothing takes so long but a lost fault, on a busy machine neither
+STUCK_SECONDS = 30  # nothing takes so long but a lost fault: 10 s were seen on two processors under a load of 50
 
 
 def memory_of(lab, page_size, where="tmpfs"):
@@ -38,7 +38,7 @@ def start(lab, pager, memory, *args, seconds, seed=SEED, timeout=STUCK_SECONDS):
 
 def finish(vmm, seconds):
     """Wait for a run that is to find everything right. Return: its result."""
-    vmm.expect_exit(0, seconds + 4 * STUCK_SECONDS)
+    vmm.expect_exit(0, seconds + 2 * STUCK_SECONDS)
     result = json.loads(vmm.out.splitlines()[-1])
     assert result["errors"] == 0 and not result["stuck"]
     for what in ("reads", "raced", "fills", "words", "adds", "syscalls", "removals"):

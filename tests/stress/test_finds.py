@@ -23,7 +23,7 @@ def run_against(lab, variant, *args, seconds=FOUND_SECONDS, timeout=stresslib.ST
     lab.processes.append(pager)
     pager.wait_listening()
     vmm = stresslib.start(lab, pager, memory, *args, seconds=seconds, timeout=timeout)
-    vmm.wait(seconds + 4 * timeout)
+    vmm.wait(seconds + 2 * timeout)
     return vmm
 
 
