@@ -56,6 +56,11 @@ int err_origin_errno(int neg_errno, const char *fmt, ...)
     return neg_errno;
 }
 
+void err_clear(void)
+{
+    err_line[0] = '\0';
+}
+
 const char *err_text(void)
 {
     return err_line;

@@ -24,6 +24,9 @@ int err_origin(int neg_errno, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /** err_origin_errno() - the same, with @neg_errno's own text added: "...: No such file or directory" */
 int err_origin_errno(int neg_errno, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/** err_clear() - forget this thread's last error: what err_text() says from here on is newer */
+void err_clear(void);
+
 /** err_text() - the sentence of this thread's last error; "" if there was none */
 const char *err_text(void);
 

@@ -45,6 +45,15 @@ uint64_t source_size_bytes(const struct source *s)
     return s->size_bytes;
 }
 
+/* explained() - a source of somebody else's says no more than an errno: the sentence is made here. Return: @r */
+static int explained(const struct source *s, int r, imgoff_t off)
+{
+    if (err_text()[0] != '\0')
+        return r;
+    return err_origin_errno(r, "page source %s cannot read the bytes at offset 0x%" PRIx64,
+                            s->ops->name, off);
+}
+
 int source_locate(struct source *s, struct thaw_extent *out, imgoff_t off, imgoff_t lo, imgoff_t hi,
                   uint64_t page_bytes)
 {
@@ -52,9 +61,10 @@ int source_locate(struct source *s, struct thaw_extent *out, imgoff_t off, imgof
 
     assert(lo <= off && off < hi && hi <= s->size_bytes);
     assert(((lo | hi | off) & (page_bytes - 1)) == 0);
+    err_clear();
     r = s->ops->locate(s->self, out, off, lo, hi, page_bytes);
     if (r < 0)
-        return r;
+        return explained(s, r, off);
     if (r > 0 || out->first < lo || out->end > hi || out->first > off || out->end <= off ||
         ((out->first | out->end) & (page_bytes - 1)) != 0 ||
         (out->where == THAW_WHERE_MEMORY && !out->bytes) ||
@@ -70,8 +80,9 @@ int source_fetch(struct source *s, imgoff_t lo, imgoff_t hi)
 
     assert(lo < hi && hi <= s->size_bytes);
     assert(s->ops->fetch);
+    err_clear();
     r = s->ops->fetch(s->self, lo, hi);
     if (r > 0)
         return err_origin(-EIO, "page source %s gave a wrong answer to a fetch", s->ops->name);
-    return r;
+    return r < 0 ? explained(s, r, lo) : 0;
 }

@@ -416,6 +416,35 @@ static void a_source_that_answers_nonsense_is_an_error_not_a_wrong_page(void **s
     assert_null(source_free(NULL));
 }
 
+static int failing_fetch(void *self, uint64_t lo, uint64_t hi)
+{
+    (void)self;
+    (void)lo;
+    (void)hi;
+    return -EIO;
+}
+
+static void a_source_that_says_no_more_than_an_errno_is_explained(void **state)
+{
+    static const struct thaw_source_ops ops = {
+        .name = "odd", .locate = odd_locate, .fetch = failing_fetch};
+    struct odd odd = {.result = -ENODEV};
+    struct thaw_extent x;
+    struct source *s;
+
+    (void)state;
+    assert_int_equal(source_new(&s, &ops, &odd, 4 * PAGE), 0);
+    (void)err_origin(-EPERM, "an older error");
+    assert_int_equal(source_locate(s, &x, PAGE, 0, 4 * PAGE, PAGE), -ENODEV);
+    assert_string_equal(err_text(),
+                        "page source odd cannot read the bytes at offset 0x1000: No such device");
+    (void)err_origin(-EPERM, "an older error");
+    assert_int_equal(source_fetch(s, 0, PAGE), -EIO);
+    assert_string_equal(err_text(),
+                        "page source odd cannot read the bytes at offset 0x0: Input/output error");
+    assert_null(source_free(s));
+}
+
 static void a_source_without_a_way_to_locate_is_refused(void **state)
 {
     static const struct thaw_source_ops none = {.name = "none"};
@@ -450,6 +479,7 @@ int main(void)
         FILE_TEST(a_file_that_shrinks_within_a_page_is_an_error_at_once),
         FILE_TEST(what_is_no_memory_file_is_refused_with_its_name),
         cmocka_unit_test(a_source_that_answers_nonsense_is_an_error_not_a_wrong_page),
+        cmocka_unit_test(a_source_that_says_no_more_than_an_errno_is_explained),
         cmocka_unit_test(a_source_without_a_way_to_locate_is_refused),
     };
 
