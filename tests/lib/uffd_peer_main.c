@@ -15,8 +15,16 @@
  *     shut                  no more bytes will come (SHUT_WR)
  *     close                 close the socket
  *     setuid N              become another user (before connect)
- *     touch PAGE            a thread reads the page's first word; "ok" at once, and later "page PAGE HEX-WORD"
+ *     touch PAGE [N]        N threads (1) read the page's first word; "ok" at once, and later "page PAGE HEX-WORD" of each
  *     block PAGE            a thread reads a page and takes O_NONBLOCK off the userfaultfd as soon as it is there
+ *     write PAGE            a thread writes the page's first word; later "wrote PAGE"
+ *     discard FIRST N       a thread gives N pages back (MADV_DONTNEED); "discarding TID" and later "discarded FIRST"
+ *     starve FIRST N CPU    the same from a thread that gets CPU only when nobody else wants it
+ *     hog CPU               a thread that always wants CPU, to the end of this process
+ *     protect FIRST N       make N pages read-only (mprotect), which splits the mapping
+ *     unregister FIRST N    take N pages away from the userfaultfd
+ *     flags                 "flags N": the userfaultfd's file status flags
+ *     blocking              take O_NONBLOCK off the userfaultfd, which the pager shares
  *     unmap PAGE            munmap(2) of one page, which another mapping then takes the place of
  *     fork                  fork(2); the child ends at once
  *     drop                  close the userfaultfd: from then on only the pager has it
@@ -27,9 +35,12 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -37,6 +48,7 @@
 #include "uffd_peer.h"
 
 #define WATCHDOG_SECONDS 60
+#define WRITTEN_WORD     0x5752495454454e21ull
 #define MORE_EVENTS      (UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP)
 
 static uint8_t *memory;
@@ -121,12 +133,19 @@ static int command_flood(const char *arg)
     return 0;
 }
 
+/* struct job - what a thread is to do */
+struct job {
+    size_t first;
+    size_t n;
+    int cpu; /* -1: any */
+};
+
 static void *touch_thread(void *arg)
 {
-    uintptr_t page = (uintptr_t)arg;
-    uint64_t word = *(volatile uint64_t *)(memory + page * page_bytes);
+    const struct job *job = arg;
+    uint64_t word = *(volatile uint64_t *)(memory + job->first * page_bytes);
 
-    printf("page %zu %016llx\n", (size_t)page, (unsigned long long)word);
+    printf("page %zu %016llx\n", job->first, (unsigned long long)word);
     fflush(stdout);
     return NULL;
 }
@@ -134,34 +153,137 @@ static void *touch_thread(void *arg)
 /* The pager, which has just answered, is about to read the next message. */
 static void *block_thread(void *arg)
 {
+    const struct job *job = arg;
     int flags = fcntl(uffd, F_GETFL);
 
-    (void)*(volatile uint64_t *)(memory + (uintptr_t)arg * page_bytes);
+    (void)*(volatile uint64_t *)(memory + job->first * page_bytes);
     (void)fcntl(uffd, F_SETFL, flags & ~O_NONBLOCK);
     printf("blocking\n");
     fflush(stdout);
     return NULL;
 }
 
-static int command_thread(void *(*fn)(void *), const char *arg)
+static void *write_thread(void *arg)
 {
+    const struct job *job = arg;
+
+    *(volatile uint64_t *)(memory + job->first * page_bytes) = WRITTEN_WORD;
+    printf("wrote %zu\n", job->first);
+    fflush(stdout);
+    return NULL;
+}
+
+static void run_on(int cpu, int policy)
+{
+    const struct sched_param none = {0};
+    cpu_set_t set;
+
+    if (cpu < 0)
+        return;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    if (sched_setaffinity(0, sizeof(set), &set) < 0 || sched_setscheduler(0, policy, &none) < 0)
+        peer_die(PEER_EXIT_ABSENT, errno, "cannot run on processor %d", cpu);
+}
+
+static void *discard_thread(void *arg)
+{
+    const struct job *job = arg;
+
+    run_on(job->cpu, SCHED_IDLE);
+    printf("discarding %d\n", (int)gettid());
+    fflush(stdout);
+    if (madvise(memory + job->first * page_bytes, job->n * page_bytes, MADV_DONTNEED) < 0)
+        peer_die(PEER_EXIT_ABSENT, errno, "MADV_DONTNEED");
+    printf("discarded %zu\n", job->first);
+    fflush(stdout);
+    return NULL;
+}
+
+static void *hog_thread(void *arg)
+{
+    const struct job *job = arg;
+
+    run_on(job->cpu, SCHED_OTHER);
+    for (;;)
+        __asm__ volatile("");
+    return NULL;
+}
+
+/* start() - a thread with a job; jobs are never freed: this process ends soon */
+static int start(void *(*fn)(void *), size_t first, size_t n, int cpu)
+{
+    struct job *job = malloc(sizeof(*job));
     pthread_t t;
 
-    if (!arg)
-        return -EINVAL;
-    return -pthread_create(&t, NULL, fn, (void *)(uintptr_t)strtoul(arg, NULL, 0));
+    if (!job)
+        return -ENOMEM;
+    *job = (struct job){.first = first, .n = n, .cpu = cpu};
+    return -pthread_create(&t, NULL, fn, job);
+}
+
+/* number() - the next word of a command, or @fallback where there is none */
+static size_t number(char **save, size_t fallback)
+{
+    const char *word = strtok_r(NULL, " ", save);
+
+    return word ? strtoul(word, NULL, 0) : fallback;
+}
+
+static int command_touch(char *save)
+{
+    size_t page = number(&save, 0), n = number(&save, 1);
+    int r = 0;
+
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = start(touch_thread, page, 1, -1);
+    return r;
+}
+
+static int command_discard(char *save)
+{
+    size_t first = number(&save, 0), n = number(&save, 1);
+
+    return start(discard_thread, first, n, (int)number(&save, (size_t)-1));
+}
+
+static int command_protect(char *save)
+{
+    size_t first = number(&save, 0), n = number(&save, 1);
+
+    return mprotect(memory + first * page_bytes, n * page_bytes, PROT_READ) < 0 ? -errno : 0;
+}
+
+static int command_unregister(char *save)
+{
+    size_t first = number(&save, 0), n = number(&save, 1);
+    struct uffdio_range range = {.start = (uintptr_t)memory + first * page_bytes,
+                                 .len = n * page_bytes};
+
+    return ioctl(uffd, UFFDIO_UNREGISTER, &range) < 0 ? -errno : 0;
+}
+
+static int command_flags(bool block)
+{
+    int flags = fcntl(uffd, F_GETFL);
+
+    if (block)
+        return fcntl(uffd, F_SETFL, flags & ~O_NONBLOCK) < 0 ? -errno : 0;
+    printf("flags %d\n", flags);
+    return 0;
 }
 
 /* The calls that raise an event return when the pager has read it: in a thread, so that commands go on. */
 static void *unmap_thread(void *arg)
 {
-    uint8_t *at = memory + (uintptr_t)arg * page_bytes;
+    const struct job *job = arg;
+    uint8_t *at = memory + job->first * page_bytes;
 
     if (munmap(at, page_bytes) < 0 ||
         mmap(at, page_bytes, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED)
         peer_die(PEER_EXIT_ABSENT, errno, "cannot unmap a page");
-    printf("unmapped %zu\n", (size_t)(uintptr_t)arg);
+    printf("unmapped %zu\n", job->first);
     fflush(stdout);
     return NULL;
 }
@@ -184,6 +306,32 @@ static int command_connect(const char *path)
     return sock < 0 ? sock : 0;
 }
 
+/* command_memory() - what is done to memory or to the userfaultfd. Return: -ENOSYS if it is none of that */
+static int command_memory(const char *verb, char *save)
+{
+    if (!strcmp(verb, "touch"))
+        return command_touch(save);
+    if (!strcmp(verb, "block"))
+        return start(block_thread, number(&save, 0), 1, -1);
+    if (!strcmp(verb, "write"))
+        return start(write_thread, number(&save, 0), 1, -1);
+    if (!strcmp(verb, "discard") || !strcmp(verb, "starve"))
+        return command_discard(save);
+    if (!strcmp(verb, "hog"))
+        return start(hog_thread, 0, 0, (int)number(&save, 0));
+    if (!strcmp(verb, "unmap"))
+        return start(unmap_thread, number(&save, 0), 1, -1);
+    if (!strcmp(verb, "fork"))
+        return start(fork_thread, 0, 0, -1);
+    if (!strcmp(verb, "protect"))
+        return command_protect(save);
+    if (!strcmp(verb, "unregister"))
+        return command_unregister(save);
+    if (!strcmp(verb, "flags") || !strcmp(verb, "blocking"))
+        return command_flags(!strcmp(verb, "blocking"));
+    return -ENOSYS;
+}
+
 static int command(char *line)
 {
     char *save = NULL;
@@ -197,14 +345,6 @@ static int command(char *line)
         return command_flood(strtok_r(NULL, " ", &save));
     if (!strcmp(verb, "connect"))
         return command_connect(strtok_r(NULL, " ", &save));
-    if (!strcmp(verb, "touch"))
-        return command_thread(touch_thread, strtok_r(NULL, " ", &save));
-    if (!strcmp(verb, "block"))
-        return command_thread(block_thread, strtok_r(NULL, " ", &save));
-    if (!strcmp(verb, "unmap"))
-        return command_thread(unmap_thread, strtok_r(NULL, " ", &save));
-    if (!strcmp(verb, "fork"))
-        return command_thread(fork_thread, "0");
     if (!strcmp(verb, "shut"))
         return shutdown(sock, SHUT_WR) < 0 ? -errno : 0;
     if (!strcmp(verb, "close"))
@@ -217,7 +357,7 @@ static int command(char *line)
         return setuid((uid_t)atoi(save)) < 0 ? -errno : 0;
     if (!strcmp(verb, "quit"))
         exit(0);
-    return -ENOSYS;
+    return command_memory(verb, save);
 }
 
 int main(int argc, char **argv)
