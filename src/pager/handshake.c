@@ -28,6 +28,7 @@ struct message {
     struct json_span span;
     unsigned n_fds; /* how many descriptors came */
     int fd;         /* owned: one of them, see keep_fd(); -1: none */
+    bool lost_fds;  /* the kernel had more of them than we could take */
 };
 
 /* ---- the socket ----------------------------------------------------------------------------------------------- */
@@ -89,7 +90,7 @@ int handshake_listen(const char *path)
 /*
  * wait_for() - until @fd has something, a stop is asked for, or the time is up (deadline 0: no limit)
  *
- * In this order: a VMM whose memory is on its way to us would wait for it for ever, so it is received and the VMM ended.
+ * What has come goes before a stop: it may be a VMM's memory, which nobody but us can stop the VMM for.
  * Return: 0, HANDSHAKE_E_STOPPED, -ETIMEDOUT (without a text).
  */
 /* #syscalls:start poll ppoll */
@@ -184,16 +185,15 @@ static void take_fds(struct message *m, struct msghdr *msg)
     }
 }
 
-/* receive_some() - one recvmsg. Return: 1 more is to come, 0 the message is whole, < 0 with a text */
+/* receive_bytes() - one recvmsg; descriptors that came are taken. Return: as recvmsg */
 /* #syscalls:start recvmsg */
-static int receive_some(struct message *m, int socket)
+static ssize_t receive_bytes(struct message *m, int socket, char bytes[CHUNK_BYTES])
 {
-    char bytes[CHUNK_BYTES];
     union {
         struct cmsghdr align;
         char buf[CMSG_SPACE(MAX_FDS * sizeof(int))];
     } control;
-    struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+    struct iovec iov = {.iov_base = bytes, .iov_len = CHUNK_BYTES};
     struct msghdr msg = {
         .msg_iov = &iov,
         .msg_iovlen = 1,
@@ -201,14 +201,29 @@ static int receive_some(struct message *m, int socket)
         .msg_controllen = sizeof(control.buf),
     };
     ssize_t n = recvmsg(socket, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+
+    if (n < 0)
+        return n;
+    take_fds(m, &msg);
+    m->lost_fds |= (msg.msg_flags & MSG_CTRUNC) != 0;
+    return n;
+}
+
+/* receive_some() - one piece of the message. Return: 1 more is to come, 0 the message is whole, < 0 with a text */
+static int receive_some(struct message *m, int socket)
+{
+    char bytes[CHUNK_BYTES];
+    ssize_t n = receive_bytes(m, socket, bytes);
     int r;
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return 1;
     if (n < 0)
         return err_origin_errno(-errno, "handshake: cannot receive");
-    take_fds(m, &msg);
-    if (msg.msg_flags & MSG_CTRUNC)
+    if (m->lost_fds && m->n_fds < MAX_FDS)
+        return err_origin(-EMFILE, "handshake: a file descriptor came and this process can have no "
+                                   "more of them (see RLIMIT_NOFILE)");
+    if (m->lost_fds)
         return err_origin(-EINVAL, "handshake: more than %d file descriptors, expected one",
                           MAX_FDS);
     if (n == 0 && m->len == 0)
@@ -221,6 +236,19 @@ static int receive_some(struct message *m, int socket)
                           m->len);
     r = take_text(m, bytes, (size_t)n);
     return r < 0 ? r : !m->span.done;
+}
+
+/* last_look() - let nothing more in, and take what came: a userfaultfd among it decides about the VMM's life */
+/* #syscalls shutdown */
+static void last_look(struct message *m, int socket)
+{
+    char bytes[CHUNK_BYTES];
+    ssize_t n;
+
+    (void)shutdown(socket, SHUT_RD);
+    do {
+        n = receive_bytes(m, socket, bytes);
+    } while (n > 0 || (n < 0 && errno == EINTR));
 }
 
 static int receive_message(struct message *m, int socket, struct control *control,
@@ -327,9 +355,12 @@ static int take_handshake(struct handshake *out, struct message *m, struct contr
     struct regions regions;
     int r = receive_message(m, out->socket, control, opts->timeout_ms);
 
+    if (r != 0)
+        last_look(m, out->socket);
     /* Whatever is wrong with the message: with a userfaultfd, the VMM has given its memory away. */
     if (m->fd >= 0 && uffd_is_one(m->fd))
         out->uffd = TAKE_FD(m->fd);
+    out->given = out->uffd >= 0 || m->lost_fds;
     if (r != 0)
         return r;
     r = regions_parse(&regions, m->text, m->len);
@@ -340,25 +371,43 @@ static int take_handshake(struct handshake *out, struct message *m, struct contr
     return r;
 }
 
-/* #syscalls:start accept4 */
+/* accept_connection() - wait for a VMM to connect. Return: 0, HANDSHAKE_E_STOPPED, or a negative errno with a text */
+/* #syscalls:start accept4 shutdown */
+static int accept_connection(struct handshake *out, int listener, struct control *control)
+{
+    int r;
+
+    do {
+        r = wait_for(listener, control, 0);
+        if (r < 0)
+            return r;
+        if (r == HANDSHAKE_E_STOPPED)
+            (void)shutdown(listener, SHUT_RD); /* nobody else; but somebody may be there already */
+        out->socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    } while (r == 0 && out->socket < 0 &&
+             (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED));
+    if (out->socket < 0 && r == 0)
+        return err_origin_errno(-errno, "cannot accept the VMM's connection");
+    return r;
+}
+
 int handshake_accept(struct handshake *out, int listener, struct control *control,
                      const struct handshake_options *opts)
 {
     struct message m = {.fd = -1};
+    bool stopped;
     int r;
 
     *out = (struct handshake)HANDSHAKE_NONE;
-    do {
-        r = wait_for(listener, control, 0);
-        if (r != 0)
-            return r;
-        out->socket = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    } while (out->socket < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED));
+    r = accept_connection(out, listener, control);
     if (out->socket < 0)
-        return err_origin_errno(-errno, "cannot accept the VMM's connection");
+        return r;
+    stopped = r == HANDSHAKE_E_STOPPED;
     r = peer_identify(&out->peer, out->socket);
     if (r == 0)
         r = check_uid(&out->peer, opts);
+    if (r == 0 && stopped)
+        control_ask(control, THAW_REQUEST_STOP); /* for whoever waits next */
     if (r == 0)
         r = take_handshake(out, &m, control, opts);
     free(m.text);

@@ -29,7 +29,9 @@ struct handshake_options {
 /** struct handshake - a VMM's memory, checked */
 struct handshake {
     struct peer peer;
-    int uffd;   /* owned, -1: none */
+    int uffd; /* owned, -1: none */
+    bool
+        given; /* the VMM gave its memory away, or may have: if it cannot be served it must be stopped */
     int socket; /* owned, -1: none; stays open: a VMM may look at it to see whether we live */
     struct geom_region *regions; /* owned; geom looks into it */
     struct geom geom;
@@ -50,7 +52,7 @@ int handshake_listen(const char *path);
 
 /**
  * handshake_accept() - wait for the VMM, take its handshake
- * @out:      (give) handshake_deinit() it. On failure out->uffd tells whether the VMM had given us its memory already: then
+ * @out:      (give) handshake_deinit() it. On failure out->given tells whether the VMM had given us its memory already: then
  *            it is waiting for pages that nobody will bring, and must be stopped
  * @listener: (borrow)
  * @control:  (borrow) ends the wait when a stop is asked for

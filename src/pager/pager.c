@@ -333,9 +333,9 @@ static int take_handshake(struct thaw_pager *p)
         r = give_away(p);
     if (r == 0)
         return 0;
-    if (p->hs.uffd >= 0 && r == HANDSHAKE_E_STOPPED)
+    if (p->hs.given && r == HANDSHAKE_E_STOPPED)
         return peer_stop(&p->hs.peer, log_waiting, p) < 0 ? -EIO : 1;
-    if (p->hs.uffd >= 0)
+    if (p->hs.given)
         return refuse(p, r);
     return r == HANDSHAKE_E_STOPPED ? 1 : r;
 }
