@@ -239,7 +239,7 @@ static int receive_some(struct message *m, int socket)
 }
 
 /* last_look() - let nothing more in, and take what came: a userfaultfd among it decides about the VMM's life */
-/* #syscalls shutdown */
+/* #syscalls:start shutdown */
 static void last_look(struct message *m, int socket)
 {
     char bytes[CHUNK_BYTES];

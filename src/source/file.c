@@ -19,6 +19,10 @@
  * All of them leave the storage alone. What they say may be outdated a moment later, when the kernel drops a cached page:
  * then the install waits for the disk, slower but never wrong.
  *
+ * On tmpfs, reading a hole through a mapping gives the file a page of memory, for good, and fails when the file system is
+ * full. Runs of small pages leave holes out; a huge page that is a hole in part is put together in a buffer with pread(2),
+ * which costs the file nothing.
+ *
  * fetch() reads a range with preadv(2), page after page into the same few bytes that nobody looks at: what counts is that
  * the range is in the page cache. So a thread that fetches needs one page of memory for it, on its stack.
  */
@@ -46,6 +50,7 @@
 
 #define FETCH_PAGES      16 /* of SMALL_PAGE, read with one call */
 #define SMALL_PAGE       4096ull
+#define HUGE_PAGE        (2 * MIB)
 #define WINDOW_MAX_PAGES 512 /* a locate() window is at most 2 MiB or one page */
 #define WALK_BUDGET_NS   (20 * NS_PER_MS)
 #define GRANULE          (256 * KIB) /* what one cachestat(2) is about */
@@ -59,6 +64,8 @@ struct file_source {
     uint64_t size_bytes; /* as at open */
     struct hole_map holes;
     bool always_cached; /* the file system has no other place for its bytes than memory */
+    char *
+        mixed; /* owned; HUGE_PAGE bytes, on tmpfs: a page that is a hole in part. Pager thread only */
     bool has_cachestat; /* the kernel has cachestat(2) and lets us use it on this file */
     uid_t owner;
     int owned; /* are we the owner? -1: not asked yet */
@@ -72,6 +79,8 @@ static struct file_source *file_source_free(struct file_source *f)
         return NULL;
     if (f->map)
         (void)munmap((void *)f->map, f->size_bytes);
+    if (f->mixed)
+        (void)munmap(f->mixed, HUGE_PAGE);
     hole_map_deinit(&f->holes);
     (void)fd_close(f->fd);
     free(f->cached_ns);
@@ -243,6 +252,77 @@ static int narrow_to_cached(struct file_source *f, struct thaw_extent *out, uint
     return 0;
 }
 
+/* check_read() - what a read at @off gave: @n bytes, or errno. Return: @n, at least 1; < 0 with a text */
+static ssize_t check_read(const struct file_source *f, ssize_t n, uint64_t off)
+{
+    if (n < 0)
+        return err_origin_errno(-errno, "cannot read memory file %s at offset 0x%" PRIx64, f->path,
+                                off);
+    if (n == 0)
+        return err_origin(-EIO,
+                          "memory file %s was truncated while it is served: ends at offset "
+                          "0x%" PRIx64 ", expected %" PRIu64 " bytes",
+                          f->path, off, f->size_bytes);
+    return n;
+}
+
+/* read_at() - up to @len bytes. Return: how many, at least 1; < 0 with a text */
+/* #syscalls pread64 */
+static ssize_t read_at(const struct file_source *f, char *buf, uint64_t len, uint64_t off)
+{
+    ssize_t n;
+
+    do {
+        n = pread(f->fd, buf, len, (off_t)off);
+    } while (n < 0 && errno == EINTR);
+    return check_read(f, n, off);
+}
+
+/* is_mixed() - is the page at @off a hole in part, and a hole not to be looked at through the mapping? */
+static bool is_mixed(const struct file_source *f, uint64_t off, uint64_t page_bytes)
+{
+    return f->mixed && page_bytes > SMALL_PAGE && hole_map_may_have(&f->holes, off, page_bytes);
+}
+
+/* data_is_cached() - is all of a mixed page in memory that is in the file at all? false: not, or not known */
+static bool data_is_cached(const struct file_source *f, uint64_t off, uint64_t page_bytes)
+{
+    unsigned char cached[WINDOW_MAX_PAGES];
+
+    if (f->always_cached)
+        return true;
+    if (mincore((void *)(f->map + off), page_bytes, cached) != 0)
+        return false;
+    for (uint64_t at = 0; at < page_bytes; at += SMALL_PAGE) {
+        if (!(cached[at / SMALL_PAGE] & 1) && !hole_map_may_have(&f->holes, off + at, SMALL_PAGE))
+            return false;
+    }
+    return true;
+}
+
+static int locate_mixed(const struct file_source *f, struct thaw_extent *out, uint64_t off,
+                        uint64_t page_bytes)
+{
+    *out = (struct thaw_extent){
+        .where = THAW_WHERE_ELSEWHERE,
+        .first = off,
+        .end = off + page_bytes,
+        .bytes = f->map + off,
+    };
+    if (!data_is_cached(f, off, page_bytes))
+        return 0;
+    for (uint64_t done = 0; done < page_bytes;) {
+        ssize_t n = read_at(f, f->mixed + done, page_bytes - done, off + done);
+
+        if (n < 0)
+            return (int)n;
+        done += (uint64_t)n;
+    }
+    out->where = THAW_WHERE_MEMORY;
+    out->bytes = f->mixed;
+    return 0;
+}
+
 static int file_locate(void *self, struct thaw_extent *out, uint64_t off, uint64_t lo, uint64_t hi,
                        uint64_t page_bytes)
 {
@@ -253,6 +333,8 @@ static int file_locate(void *self, struct thaw_extent *out, uint64_t off, uint64
         return r;
     *out = (struct thaw_extent){.first = lo, .end = hi};
     hole_map_narrow(&f->holes, out, off, page_bytes);
+    if (out->where == THAW_WHERE_MEMORY && is_mixed(f, off, page_bytes))
+        return locate_mixed(f, out, off, page_bytes);
     if (out->where == THAW_WHERE_MEMORY && !all_cached(f, out->first, out->end)) {
         r = narrow_to_cached(f, out, off, page_bytes);
         if (r < 0)
@@ -268,18 +350,15 @@ static int file_fetch(void *self, uint64_t lo, uint64_t hi)
     const struct file_source *f = self;
 
     while (lo < hi) {
-        ssize_t n = read_nowhere(f, lo, hi - lo, 0);
+        ssize_t n;
 
-        if (n < 0 && errno == EINTR)
-            continue;
+        do {
+            n = read_nowhere(f, lo, hi - lo, 0);
+        } while (n < 0 && errno == EINTR);
+        n = check_read(f, n, lo);
+
         if (n < 0)
-            return err_origin_errno(-errno, "cannot read memory file %s at offset 0x%" PRIx64,
-                                    f->path, lo);
-        if (n == 0)
-            return err_origin(-EIO,
-                              "memory file %s was truncated while it is served: ends at offset "
-                              "0x%" PRIx64 ", expected %" PRIu64 " bytes",
-                              f->path, lo, f->size_bytes);
+            return (int)n;
         lo += (uint64_t)n;
     }
     return 0;
@@ -330,6 +409,16 @@ static bool has_no_swap(void)
     return sysinfo(&info) == 0 && info.totalswap == 0;
 }
 
+/* map_mixed() - room for one page, which costs nothing before it is used. Return: is there room? */
+static bool map_mixed(struct file_source *f)
+{
+    void *mixed = mmap(NULL, HUGE_PAGE, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    f->mixed = mixed == MAP_FAILED ? NULL : mixed;
+    return f->mixed != NULL;
+}
+
 /* #syscalls:start fstatfs */
 static int probe_file(struct file_source *f)
 {
@@ -337,8 +426,11 @@ static int probe_file(struct file_source *f)
     struct compat_cachestat_range range = {.off = 0, .len = SMALL_PAGE};
     struct compat_cachestat cs;
 
-    f->always_cached = fstatfs(f->fd, &fs) == 0 &&
-                       (fs.f_type == TMPFS_MAGIC || fs.f_type == HUGETLBFS_MAGIC) && has_no_swap();
+    if (fstatfs(f->fd, &fs) < 0)
+        return err_origin_errno(-errno, "cannot look at memory file %s", f->path);
+    f->always_cached = (fs.f_type == TMPFS_MAGIC || fs.f_type == HUGETLBFS_MAGIC) && has_no_swap();
+    if (fs.f_type == TMPFS_MAGIC && !map_mixed(f))
+        return err_origin_errno(-ENOMEM, "cannot open memory file %s", f->path);
     f->has_cachestat = syscall(SYS_cachestat, f->fd, &range, &cs, 0) == 0;
     f->cached_ns = calloc(f->size_bytes / GRANULE + 1, sizeof(*f->cached_ns));
     if (!f->cached_ns)

@@ -145,3 +145,14 @@ void hole_map_narrow(const struct hole_map *m, struct thaw_extent *x, uint64_t o
     else
         narrow_by_asking(m, x, off, page_bytes);
 }
+
+bool hole_map_may_have(const struct hole_map *m, uint64_t off, uint64_t len)
+{
+    if (off + len > m->known_until)
+        return true;
+    for (uint64_t at = off; at < off + len; at += UNIT) {
+        if (is_hole(m, at, UNIT))
+            return true;
+    }
+    return false;
+}

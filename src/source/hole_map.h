@@ -44,4 +44,7 @@ void hole_map_deinit(struct hole_map *m);
 void hole_map_narrow(const struct hole_map *m, struct thaw_extent *x, uint64_t off,
                      uint64_t page_bytes);
 
+/** hole_map_may_have() - is there a hole in [@off, @off + @len)? Where only the kernel knows: true */
+bool hole_map_may_have(const struct hole_map *m, uint64_t off, uint64_t len);
+
 #endif

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/err.h"
@@ -35,6 +36,27 @@ static int remove_file(void **state)
 {
     (void)state;
     return unlink(path);
+}
+
+/* A file in memory instead. */
+static int memory_fd = -1;
+
+static int make_memory_file(void **state)
+{
+    (void)state;
+    memory_fd = memfd_create("thaw-test", MFD_CLOEXEC);
+    if (memory_fd < 0)
+        return -1;
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", memory_fd);
+    return 0;
+}
+
+static int remove_memory_file(void **state)
+{
+    (void)state;
+    memory_fd = fd_close(memory_fd);
+    strcpy(path, "/tmp/thaw-test-source.XXXXXX"); /* NOLINT: as it was */
+    return 0;
 }
 
 /* write_at() - data at a place; what nobody writes stays a hole */
@@ -295,6 +317,29 @@ static void a_window_wider_than_any_pager_asks_for_is_refused(void **state)
     (void)source_free(s);
 }
 
+static void a_huge_page_that_is_a_hole_in_part_costs_a_file_in_memory_nothing(void **state)
+{
+    struct thaw_extent x;
+    struct stat before;
+    struct stat after;
+    struct source *s;
+    const char *bytes;
+
+    (void)state;
+    assert_int_equal(truncate(path, 3 * HUGE_PAGE), 0);
+    write_at(HUGE_PAGE + 5 * PAGE, PAGE);
+    s = open_source(3 * HUGE_PAGE);
+    assert_int_equal(stat(path, &before), 0);
+    assert_int_equal(source_locate(s, &x, HUGE_PAGE, HUGE_PAGE, 2 * HUGE_PAGE, HUGE_PAGE), 0);
+    assert_int_equal(x.where, THAW_WHERE_MEMORY);
+    bytes = x.bytes;
+    for (uint64_t i = 0; i < HUGE_PAGE; i += 64)
+        assert_int_equal(bytes[i], i / PAGE == 5 ? 0x5a : 0);
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(after.st_blocks, before.st_blocks);
+    assert_null(source_free(s));
+}
+
 static void what_was_seen_to_be_cached_is_believed_for_a_while(void **state)
 {
     struct source *s;
@@ -459,7 +504,8 @@ static void a_source_without_a_way_to_locate_is_refused(void **state)
     assert_int_equal(odd.n_freed, 0); /* taken on success only */
 }
 
-#define FILE_TEST(f) cmocka_unit_test_setup_teardown(f, make_file, remove_file)
+#define MEMORY_FILE_TEST(f) cmocka_unit_test_setup_teardown(f, make_memory_file, remove_memory_file)
+#define FILE_TEST(f)        cmocka_unit_test_setup_teardown(f, make_file, remove_file)
 
 int main(void)
 {
@@ -473,6 +519,7 @@ int main(void)
         FILE_TEST(cold_bytes_are_elsewhere_until_they_are_fetched),
         FILE_TEST(of_a_window_that_is_partly_cached_the_cached_run_is_in_memory),
         FILE_TEST(a_huge_page_that_is_partly_cached_is_elsewhere),
+        MEMORY_FILE_TEST(a_huge_page_that_is_a_hole_in_part_costs_a_file_in_memory_nothing),
         FILE_TEST(a_window_wider_than_any_pager_asks_for_is_refused),
         FILE_TEST(what_was_seen_to_be_cached_is_believed_for_a_while),
         FILE_TEST(holes_of_the_file_are_zero),
