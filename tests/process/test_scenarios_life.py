@@ -93,6 +93,7 @@ def test_pagers_of_one_process_never_touch_each_others_descriptors(lab):
     for number in range(n):
         host.wait_line(f"listening {number}\n")
     peers = {}
+    before = len(links_of(host))
 
     def serve_next(number):
         path = lab.dir / f"s{number}"
@@ -115,8 +116,14 @@ def test_pagers_of_one_process_never_touch_each_others_descriptors(lab):
         other = peers[rng.randrange(n)]
         page = rng.randrange(pages)
         assert other.word(page) in (0, int.from_bytes(bytes([(page + 1) & 0xff]) * 8, "little"))
+    for peer in peers.values():
+        peer.signal(signal.SIGKILL)
+        peer.wait()
+    wait_until(lambda: host.out.count("listening") == 2 * n + 20, "the pagers to be alone again")
     assert "badly" not in host.out, host.err
     assert host.running()
+    # Each session had ten descriptors. Two threads open and close one all the time.
+    assert len(links_of(host)) <= before + 2, links_of(host)
 
 
 def stop_pager(pager):
@@ -170,6 +177,26 @@ def test_a_vmm_whose_userfaultfd_comes_behind_a_refused_text_is_stopped_too(lab)
     pager.expect_error("handshake", "array")
     assert peer.wait() == -signal.SIGKILL
     assert "page 3" not in peer.out
+
+
+def test_a_vmm_that_kept_no_userfaultfd_of_its_own_is_dead_before_the_last_one_is_closed(lab):
+    """The last one closed, a thread that waits would go on with a page of zeroes and nobody would know."""
+    memory = lab.memory("4M", SEED, dense=True)
+    for _ in range(5):
+        pager = lab.serve(memory)
+        peer = thawtest.Peer(lab, 1024)
+        peer.connect(pager)
+        assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+        pager.wait_line("serving")
+        assert peer.tell("drop") == 0
+        stop_pager(pager)
+        for page in range(0, 1024, 32):
+            assert peer.tell(f"touch {page}") == 0
+        pager.signal(signal.SIGTERM)
+        pager.signal(signal.SIGCONT)
+        pager.expect_exit(0)
+        assert peer.wait() == -signal.SIGKILL
+        assert not re.search("^page [0-9]+ 0+$", peer.out, re.MULTILINE)
 
 
 # ---- the memory file ----

@@ -19,6 +19,7 @@
 static struct {
     int error; /* 0: succeeds */
     int64_t field;
+    uint64_t ioctls;        /* what UFFDIO_REGISTER says is possible */
     unsigned n_interrupted; /* so often EINTR first */
     unsigned long request;
     uint64_t dst;
@@ -42,6 +43,7 @@ int __wrap_ioctl(int fd, unsigned long request, void *arg)
     struct uffdio_zeropage *zero = arg;
     const struct uffdio_writeprotect *protect = arg;
     const struct uffdio_range *range = arg;
+    struct uffdio_register *reg = arg;
 
     (void)fd;
     kernel.request = request;
@@ -62,6 +64,10 @@ int __wrap_ioctl(int fd, unsigned long request, void *arg)
         break;
     case UFFDIO_WRITEPROTECT:
         note(protect->range.start, protect->range.len, protect->mode);
+        break;
+    case UFFDIO_REGISTER:
+        note(reg->range.start, reg->range.len, reg->mode);
+        reg->ioctls = kernel.ioctls;
         break;
     default:
         note(range->start, range->len, 0);
@@ -191,6 +197,26 @@ static void a_wake_is_the_number_that_the_kernel_knows(void **state)
     assert_int_equal(kernel.len, PAGE);
 }
 
+static void what_a_later_kernel_can_do_besides_is_passed_over(void **state)
+{
+    (void)state;
+    memset(&kernel, 0, sizeof(kernel));
+    kernel.ioctls = UINT64_MAX;
+    assert_int_equal(uffd_track(3, 0x10000, PAGE), 0);
+    assert_int_equal(kernel.mode, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+}
+
+static void memory_that_cannot_be_write_protected_is_not_taken_for_tracked(void **state)
+{
+    (void)state;
+    memset(&kernel, 0, sizeof(kernel));
+    kernel.ioctls = UINT64_MAX & ~(1ull << _UFFDIO_WRITEPROTECT);
+    assert_int_equal(uffd_track(3, 0x10000, PAGE), -EOPNOTSUPP);
+    memset(&kernel, 0, sizeof(kernel));
+    kernel.error = EINVAL;
+    assert_int_equal(uffd_track(3, 0x10000, PAGE), -EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +229,8 @@ int main(void)
         cmocka_unit_test(an_armed_install_is_one_call),
         cmocka_unit_test(zero_pages_are_asked_for_without_any_mode),
         cmocka_unit_test(lifting_protection_wakes),
+        cmocka_unit_test(what_a_later_kernel_can_do_besides_is_passed_over),
+        cmocka_unit_test(memory_that_cannot_be_write_protected_is_not_taken_for_tracked),
         cmocka_unit_test(a_wake_is_the_number_that_the_kernel_knows),
     };
 
