@@ -54,6 +54,10 @@ lint: all ## layout, static analysis, layers, purity of core, sizes, spelling, d
 model: all ## model-check the page states against the kernel's order of events
 	@tools/variant.sh test gcc model
 
+.PHONY: mutations
+mutations: ## take each fix of docs/scenarios.md out, and see its test fail (some minutes)
+	@tests/mutation/run.py
+
 .PHONY: memcheck
 memcheck: all ## the unit and trace tests in valgrind
 	@tools/setup.sh memcheck

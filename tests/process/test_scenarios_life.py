@@ -170,7 +170,7 @@ def test_a_vmm_whose_userfaultfd_comes_behind_a_refused_text_is_stopped_too(lab)
     peer = thawtest.Peer(lab, 1024)
     stop_pager(pager)
     peer.connect(pager)
-    assert peer.send(b"garbage") == 0
+    assert peer.send(b"garbage" * 4000) == 0  # more than one read takes
     assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
     assert peer.tell("touch 3") == 0
     pager.signal(signal.SIGCONT)
