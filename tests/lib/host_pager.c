@@ -32,6 +32,7 @@
 #define PAGE_BYTES 4096ull
 #define PAGES_MAX  65536u
 #define PAGERS_MAX 64u
+#define CHURN_FDS  12u
 
 enum will {
     WILL_MEMORY,
@@ -142,18 +143,20 @@ static void *host_main(void *arg)
     return NULL;
 }
 
+/* Has some files open at any time, and finds out when somebody else closes one of them. */
 static void *churn_main(void *arg)
 {
+    int fds[CHURN_FDS];
     char text[16];
 
     (void)arg;
     for (;;) {
-        int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-        if (fd >= 0 && read(fd, text, sizeof(text)) != 0)
-            abort(); /* not the file that was opened */
-        if (fd >= 0)
-            close(fd);
+        for (unsigned i = 0; i < CHURN_FDS; i++)
+            fds[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
+        for (unsigned i = 0; i < CHURN_FDS; i++) {
+            if (fds[i] >= 0 && (read(fds[i], text, sizeof(text)) != 0 || close(fds[i]) < 0))
+                abort();
+        }
     }
     return NULL;
 }
