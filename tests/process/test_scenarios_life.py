@@ -136,7 +136,7 @@ def stop_pager(pager):
 
 @pytest.mark.parametrize("accepted", [False, True], ids=["not accepted yet", "accepted"])
 def test_a_vmm_that_gave_its_memory_away_in_the_moment_of_a_stop_is_stopped_too(lab, accepted):
-    memory = lab.memory("4M", SEED)
+    memory = lab.memory("4M", SEED, dense=True)
     pager = lab.serve(memory)
     peer = thawtest.Peer(lab, 1024)
     if accepted:
@@ -151,7 +151,7 @@ def test_a_vmm_that_gave_its_memory_away_in_the_moment_of_a_stop_is_stopped_too(
     pager.signal(signal.SIGCONT)
     pager.expect_exit(0)
     assert peer.wait() == -signal.SIGKILL
-    assert "page 3" not in peer.out
+    assert not re.search("^page 3 0+$", peer.out, re.MULTILINE)  # served before the stop, or never
 
 
 def links_of(process):
