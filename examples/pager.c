@@ -48,6 +48,7 @@ int main(int argc, char **argv)
     }
     if (r < 0)
         fprintf(stderr, "%s\n", thaw_last_error());
+    signal(SIGTERM, SIG_IGN); /* from here on there is nobody to ask */
     thaw_pager_free(pager);
     return r < 0;
 }

@@ -371,6 +371,13 @@ static void keep_stats_dir(struct serve_args *a)
     a->opts.write_dir = a->write_dir;
 }
 
+/* end_pager() - signals from here on wait for the end of the process: there is nobody to ask any more */
+static void end_pager(struct thaw_pager *p)
+{
+    hold_signals(SIG_BLOCK);
+    (void)thaw_pager_free(p);
+}
+
 static void print_log(void *ctx, enum thaw_log_level level, const char *line)
 {
     const struct serve_args *a = ctx;
@@ -401,7 +408,7 @@ static int serve(void *ctx, struct thaw_pager *p)
 
     (void)ctx;
     r = r < 0 ? cli_error(VERB, "%s", thaw_last_error()) : CLI_OK;
-    (void)thaw_pager_free(p);
+    end_pager(p);
     return r;
 }
 
@@ -415,7 +422,7 @@ static int serve_or_supervise(struct serve_args *a, struct thaw_pager *p)
     r = thaw_pager_supervise(p, a->grace_ms, serve, a);
     if (r < 0)
         r = cli_error(VERB, "%s", thaw_last_error());
-    (void)thaw_pager_free(p);
+    end_pager(p);
     return r;
 }
 
@@ -449,6 +456,6 @@ int cli_serve(int argc, char **argv)
     if (r == 0)
         return serve_or_supervise(&a, p);
     r = r < 0 ? cli_error(VERB, "%s", thaw_last_error()) : CLI_OK;
-    (void)thaw_pager_free(p);
+    end_pager(p);
     return r;
 }

@@ -387,3 +387,19 @@ def test_a_pager_without_free_descriptors_does_not_leave_a_vmm_hanging(lab):
     assert peer.wait() == -signal.SIGKILL
     assert "page 3" not in peer.out
     pager.expect_error("handshake", "descriptor")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_signals_that_come_while_a_pager_ends_find_nobody(lab, number):
+    """A signal's handler asks a pager for something: not one that was freed already."""
+    memory = lab.memory("4M", SEED)
+    for _ in range(8):
+        pager = lab.serve(memory)
+        peer = thawtest.Peer(lab, 1024)
+        peer.connect(pager)
+        assert peer.tell("close") == 0
+        while pager.running():
+            pager.signal(number)
+        assert pager.wait() in (0, 1)
+        assert "Sanitizer" not in pager.err
+        peer.quit()
