@@ -24,7 +24,6 @@
  *     protect FIRST N       make N pages read-only (mprotect), which splits the mapping
  *     unregister FIRST N    take N pages away from the userfaultfd
  *     flags                 "flags N": the userfaultfd's file status flags
- *     drop                  close the userfaultfd: the pager's is the last one
  *     blocking              take O_NONBLOCK off the userfaultfd, which the pager shares
  *     unmap PAGE            munmap(2) of one page, which another mapping then takes the place of
  *     fork                  fork(2); the child ends at once
@@ -328,8 +327,6 @@ static int command_memory(const char *verb, char *save)
         return command_protect(save);
     if (!strcmp(verb, "unregister"))
         return command_unregister(save);
-    if (!strcmp(verb, "drop"))
-        return close(uffd) < 0 ? -errno : 0;
     if (!strcmp(verb, "flags") || !strcmp(verb, "blocking"))
         return command_flags(!strcmp(verb, "blocking"));
     return -ENOSYS;

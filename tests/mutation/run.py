@@ -34,6 +34,7 @@ PROGRAMS = {
     "HOST_PAGER": "tests/process/host_pager",
     "UFFD_PEER": "tests/process/uffd_peer",
     "FAKE_PAGER": "tests/process/fake_pager",
+    "KILLSTEP": "tests/process/killstep",
 }
 
 
