@@ -7,8 +7,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
-}
-
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>

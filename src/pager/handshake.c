@@ -335,6 +335,16 @@ static int check_regions(struct handshake *out, struct regions *regions,
     return 0;
 }
 
+/* check_huge() - pages said to be huge are. Taken for what they are not, a discard of one would be taken for nothing */
+static int check_huge(const struct handshake *h)
+{
+    int r = 0;
+
+    for (unsigned i = 0; i < h->geom.n_regions && r == 0; i++)
+        r = uffd_check_huge(h->uffd, h->geom.regions[i].hva);
+    return r;
+}
+
 static int check_uid(const struct peer *peer, const struct handshake_options *opts)
 {
     if (opts->n_allow_uids == 0 && (peer->uid == 0 || peer->uid == geteuid()))
@@ -368,6 +378,8 @@ static int take_handshake(struct handshake *out, struct message *m, struct contr
         return r;
     r = check_regions(out, &regions, opts);
     regions_deinit(&regions);
+    if (r == 0 && geom_page_bytes(&out->geom) == 2 * MIB)
+        r = check_huge(out);
     return r;
 }
 

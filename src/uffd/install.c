@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "base/err.h"
@@ -102,6 +103,24 @@ struct install_result uffd_wake(int uffd, hva_t dst, uint64_t len)
     if (error == 0)
         return (struct install_result){.outcome = OUTCOME_DONE, .bytes_done = len};
     return decode(error, 0, len);
+}
+
+/* #syscalls:start mmap munmap */
+int uffd_check_huge(int uffd, hva_t start)
+{
+    void *nothing = mmap(NULL, 4 * KIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct install_result r;
+
+    if (nothing == MAP_FAILED)
+        return err_origin_errno(-errno, "cannot map a page");
+    r = uffd_copy(uffd, start, nothing, 4 * KIB, false);
+    (void)munmap(nothing, 4 * KIB);
+    if (r.outcome == OUTCOME_SOURCE)
+        return err_origin(-EINVAL,
+                          "handshake: the VMM says that its pages have 2097152 bytes, those of the "
+                          "region at 0x%" PRIx64 " are smaller",
+                          start);
+    return 0;
 }
 
 /* #syscalls:start ioctl:1=UFFDIO_REGISTER */

@@ -39,6 +39,15 @@ struct install_result uffd_unprotect(int uffd, hva_t dst, uint64_t len);
 struct install_result uffd_wake(int uffd, hva_t dst, uint64_t len);
 
 /**
+ * uffd_check_huge() - is the memory registered at @start made of huge pages?
+ *
+ * Asks for a copy of 4096 bytes from where nothing can be read: huge pages refuse the length, small ones the source. So
+ * nothing is installed and nobody is woken. While the VMM discards memory it cannot be told, and is believed.
+ * Return: 0 or a negative errno with a text.
+ */
+int uffd_check_huge(int uffd, hva_t start);
+
+/**
  * uffd_track() - hear of writes, too: register a range again, for missing pages and write protection
  *
  * Works on a userfaultfd that another process set up without write protection (Linux 6.18, docs/decisions/0003).

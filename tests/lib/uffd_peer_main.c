@@ -360,6 +360,19 @@ static int command(char *line)
     return command_memory(verb, save);
 }
 
+/* map_memory() - at a multiple of 2 MiB, whatever the page size */
+static void *map_memory(size_t len_bytes, int flags)
+{
+    const size_t align = 2u << 20;
+    uint8_t *at = mmap(NULL, len_bytes + align, PROT_NONE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (at == MAP_FAILED)
+        return at;
+    at += -(uintptr_t)at & (align - 1);
+    return mmap(at, len_bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, -1, 0);
+}
+
 int main(int argc, char **argv)
 {
     size_t n_pages, len_bytes, cap = 0;
@@ -376,7 +389,7 @@ int main(int argc, char **argv)
     len_bytes = n_pages * page_bytes;
     if (page_bytes > 4096)
         flags |= MAP_HUGETLB;
-    memory = mmap(NULL, len_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    memory = map_memory(len_bytes, flags);
     if (memory == MAP_FAILED)
         peer_die(PEER_EXIT_ABSENT, errno, "cannot map %zu pages of %zu", n_pages, page_bytes);
     uffd = peer_uffd_new(!strcmp(mode, "blocking") ? 0 : O_NONBLOCK,

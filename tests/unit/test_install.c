@@ -197,6 +197,23 @@ static void a_wake_is_the_number_that_the_kernel_knows(void **state)
     assert_int_equal(kernel.len, PAGE);
 }
 
+static void huge_pages_are_told_from_small_ones_without_touching_them(void **state)
+{
+    static const struct {
+        int error;
+        int expected;
+    } cases[] = {{EINVAL, 0}, {EFAULT, -EINVAL}, {EAGAIN, 0}, {ENOENT, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        memset(&kernel, 0, sizeof(kernel));
+        kernel.error = cases[i].error;
+        assert_int_equal(uffd_check_huge(3, 0x200000), cases[i].expected);
+        assert_int_equal(kernel.request, UFFDIO_COPY);
+        assert_int_equal(kernel.len, 4096);
+    }
+}
+
 static void what_a_later_kernel_can_do_besides_is_passed_over(void **state)
 {
     (void)state;
@@ -229,6 +246,7 @@ int main(void)
         cmocka_unit_test(an_armed_install_is_one_call),
         cmocka_unit_test(zero_pages_are_asked_for_without_any_mode),
         cmocka_unit_test(lifting_protection_wakes),
+        cmocka_unit_test(huge_pages_are_told_from_small_ones_without_touching_them),
         cmocka_unit_test(what_a_later_kernel_can_do_besides_is_passed_over),
         cmocka_unit_test(memory_that_cannot_be_write_protected_is_not_taken_for_tracked),
         cmocka_unit_test(a_wake_is_the_number_that_the_kernel_knows),
