@@ -351,6 +351,20 @@ def test_huge_pages_said_to_be_small_stop_the_vm(lab):
     pager.expect_error("refused")
 
 
+def test_small_pages_said_to_be_huge_are_refused(lab):
+    """Served, a discard of a part of such a page would be taken for nothing, and its next fault never end."""
+    path = lab.dir / "memory"
+    path.write_bytes(b"\x11" * (4 << 20))
+    pager = lab.serve(path)
+    peer = thawtest.Peer(lab, 1024)
+    assert peer.tell("touch 5") == 0
+    peer.connect(pager)
+    peer.send(json.dumps([peer.region(page_size=2 << 20, page_size_kib=2 << 20)]).encode(), "uffd")
+    assert peer.wait() == -signal.SIGKILL
+    assert not re.search("^page", peer.out, re.MULTILINE)
+    pager.expect_error("handshake", "2097152", "region at 0x")
+
+
 # ---- limits ----
 
 
