@@ -195,8 +195,7 @@ def starved(lab, memory, *args):
         pytest.skip("one processor: nobody can be kept off it")
     pager, peer = start(lab, memory, *args)
     os.sched_setaffinity(pager.pid, set(cpus[:-1]))
-    for _ in range(3):
-        assert peer.tell(f"hog {cpus[-1]}") == 0
+    assert peer.tell(f"hog {cpus[-1]}") == 0
     return pager, peer, cpus[-1]
 
 
@@ -252,16 +251,20 @@ def test_a_herd_on_a_refused_page_costs_no_more_than_one_thread(lab, memory):
 def test_messages_are_read_while_installs_are_refused(lab, memory):
     """A second discard begins while the first one has all installs refused: nothing ends that but its being read."""
     pager, peer, cpu = starved(lab, memory, *EXACT)
+    overlapped = False
     for page in range(0, PAGES, 8):
         fault_while_refused(pager, peer, page, 4, page + 1, cpu)
+        wait_until(lambda: n_waiting(peer) == 0, "the faults to be read, and refused")
         discard(peer, page + 2, 2)
         peer.wait_line(f"discarded {page + 2}\n")
+        overlapped = f"discarded {page + 1}\n" not in peer.out
         wait_until(lambda page=page: len(words(peer, page)) == 4, f"page {page}")
         peer.wait_line(f"discarded {page + 1}\n")
         assert [peer.word(page + i) for i in range(5)] == [image(page), 0, 0, 0, image(page + 4)]
-    stats = finish(pager, peer)
-    assert stats["counters"]["removes"] == 2 * PAGES // 8
-    assert stats["counters"]["again"] > 0, "nothing was ever refused: this tested nothing"
+        if overlapped:
+            break
+    finish(pager, peer)
+    assert overlapped, "no discard began while another one was under way: this tested nothing"
 
 
 # ---- faults at odd times and places ----
