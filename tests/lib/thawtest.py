@@ -97,17 +97,23 @@ def is_listening(path):
     return False
 
 
-def private_kib(pid, *without):
-    """KiB of memory that nobody shares with a process, mappings of the files `without` left out; and of page tables."""
-    total, count = 0, True
+def private_kib(pid, *without, sharers=1):
+    """
+    KiB of memory that nobody shares with a process, mappings of the files `without` left out; and of page tables.
+
+    What was written to and is shared, after fork(2), with others of `sharers` processes counts as one part of so many.
+    """
+    total, shared, count = 0, 0, True
     paths = tuple(str(path) for path in without)
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
             count = not (paths and line.endswith(paths))
         elif count and line.startswith(("Private_Clean:", "Private_Dirty:")):
             total += int(line.split()[1])
+        elif count and line.startswith("Shared_Dirty:"):
+            shared += int(line.split()[1])
     tables = re.search(r"^VmPTE:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return total, int(tables.group(1))
+    return total + shared // sharers if sharers > 1 else total, int(tables.group(1))
 
 
 def _die_with_parent():
