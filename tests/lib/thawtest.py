@@ -101,14 +101,18 @@ def private_kib(pid, *without, sharers=1):
     """
     KiB of memory that nobody shares with a process, mappings of the files `without` left out; and of page tables.
 
-    What was written to and is shared, after fork(2), with others of `sharers` processes counts as one part of so many.
+    Of mappings that it cannot write to, such as code, only what is dirty counts: the rest is the page cache's, and whether
+    another process has it as well changes by the moment. What was written to and is shared, after fork(2), with others
+    of `sharers` processes counts as one part of so many.
     """
-    total, shared, count = 0, 0, True
+    total, shared, count, kinds = 0, 0, True, ()
     paths = tuple(str(path) for path in without)
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+        head = re.match(r"[0-9a-f]+-[0-9a-f]+ .(.)", line)
+        if head:
+            kinds = ("Private_Clean:", "Private_Dirty:") if head[1] == "w" else ("Private_Dirty:",)
             count = not (paths and line.endswith(paths))
-        elif count and line.startswith(("Private_Clean:", "Private_Dirty:")):
+        elif count and line.startswith(kinds):
             total += int(line.split()[1])
         elif count and line.startswith("Shared_Dirty:"):
             shared += int(line.split()[1])
