@@ -23,6 +23,7 @@ from thawtest import check_stats, let_go, wait_until
 NOBODY = 65534
 CAP_KILL = 1 << 5
 PAGES = 16
+PAGER_PID_AT = 80  # in a state file; man/thaw-state.5.scd
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -329,6 +330,61 @@ def test_an_ordinary_user_cannot_become_another_one(lab):
         pytest.skip(f"user {NOBODY} cannot reach {thawtest.program('THAW')}")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "4711" in done.stderr
+
+
+# ---- followed by another pager ----
+
+
+def serving_pid(state):
+    """The process that serves, by the state file."""
+    path = next(state.glob("*.state"))
+    return int.from_bytes(path.read_bytes()[PAGER_PID_AT:PAGER_PID_AT + 4], "little")
+
+
+def test_a_supervisor_and_each_of_its_pagers_are_confined(lab):
+    pager, vmm = serving(lab, lab.memory("4M", seed=3), "--supervise")
+    child = 0
+    for _ in range(2):
+        child = wait_until(lambda last=child: serving_pid(lab.state_dir) not in (0, last)
+                           and serving_pid(lab.state_dir), "another pager to serve")
+        # it says so before its system calls are filtered
+        wait_until(lambda pid=child: sanitized() or status_of(pid)["Seccomp"] == "2", "its filter")
+        for pid, seccomp in ((pager.pid, "0"), (child, "0" if sanitized() else "2")):
+            status = status_of(pid)
+            assert status["NoNewPrivs"] == "1" and status["Seccomp"] == seccomp
+            assert set(caps_of(status).values()) == {0}
+        os.kill(child, signal.SIGKILL)
+    wait_until(lambda: serving_pid(lab.state_dir) != child, "another pager to serve")
+    ends_well(lab, pager, vmm)
+    assert not list(lab.state_dir.iterdir())
+
+
+def test_as_another_user_a_killed_pager_is_followed_by_another(lab):
+    state = lab.dir / "state"
+    pager, peer = peer_pager(lab, "--user", str(NOBODY), "--supervise", "--state", state, uid=NOBODY)
+    child = serving_pid(state)
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: serving_pid(state) != child, "another pager to serve")
+    assert status_of(serving_pid(state))["Uid"].split() == [str(NOBODY)] * 4
+    assert peer.word(5) == int.from_bytes(bytes([6]) * 8, "little")
+    assert_stops(pager, peer)
+    assert not list(state.iterdir())
+
+
+def test_a_pager_that_takes_over_by_a_file_is_confined_and_removes_that_file(lab):
+    first, vmm = serving(lab, lab.memory("4M", seed=3))
+    first.signal(signal.SIGKILL)
+    first.wait()
+    path = next(lab.state_dir.glob("*.state"))
+    second = lab.start_pager("--adopt", path)
+    second.wait_line('msg="serving"')
+    wait_until(lambda: sanitized() or status_of(second.pid)["Seccomp"] == "2", "its filter")
+    assert status_of(second.pid)["NoNewPrivs"] == "1"
+    assert set(caps_of(status_of(second.pid)).values()) == {0}
+    let_go(vmm)
+    lab.finish_vmm(vmm)
+    second.expect_exit(0)
+    assert not path.exists()
 
 
 # ---- a hostile VMM ----
