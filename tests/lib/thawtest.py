@@ -486,13 +486,16 @@ class Peer(Process):
 
     def word(self, page):
         """Touch a page and wait for its first word."""
+        def found():
+            return re.findall(rf"^page {page} ([0-9a-f]+)$", self.out, re.MULTILINE)
+
+        before = len(found())
         assert self.tell(f"touch {page}") == 0
-        found = []
 
         def answered():
-            found[:] = re.findall(rf"^page {page} ([0-9a-f]+)$", self.out, re.MULTILINE)
-            assert found or self.running(), f"{self.name} ended while it touched page {page}"
-            return found
+            words = found()
+            assert len(words) > before or self.running(), f"{self.name} ended while it touched page {page}"
+            return words[before:]
 
         return int(wait_until(answered, f"page {page}")[-1], 16)
 
