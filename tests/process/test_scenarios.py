@@ -506,7 +506,7 @@ def test_a_page_that_cannot_be_fetched_stops_the_vm_before_anybody_sees_zeroes(l
     host.tell("fail 7")
     assert peer.wait() == -signal.SIGKILL
     assert not words(peer, 7) and not words(peer, 9)
-    assert "Input/output error" in host.process.err
+    host.process.wait_line("Input/output error")
     host.tell("let 9")
     host.process.wait_line("ended 0 badly\n")
 
