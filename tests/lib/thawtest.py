@@ -40,6 +40,7 @@ import pytest
 DEADLINE = float(os.environ.get("THAW_TEST_DEADLINE", "20"))
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGE_BYTES = {"4K": 4096, "2M": 2 << 20}
+INBOX_MESSAGES = 4096 // 32  # how many one read(2) gives the pager: BLOCK_INBOX_BYTES of struct uffd_msg
 HUGE = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 PR_SET_PDEATHSIG = 1
 
@@ -527,7 +528,8 @@ def check_stats(stats, result=None, end="vmm-gone"):
     assert counters["pages_refaulted"] <= counters["pages_zeroed"]
     assert counters["reads"] <= counters["messages"]
     handled = counters["faults"] + counters["wp_faults"] + counters["removes"]
-    assert handled <= counters["messages"]  # a batch is left in the middle when the VMM is gone
+    # What one read gave is left in the middle when the VMM is gone, whose threads others had woken.
+    assert 0 <= counters["messages"] - handled < INBOX_MESSAGES
     assert counters["fetches_dropped"] <= counters["fetches"]
     assert counters["stray"] == 0
     latency = stats["fault_ns"]
@@ -540,7 +542,6 @@ def check_stats(stats, result=None, end="vmm-gone"):
     assert stats["pages"] == result["pages"]
     assert stats["page_bytes"] == result["page_bytes"]
     assert stats["regions"] == result["regions"]
-    assert handled == counters["messages"] or result["cut"]
     assert counters["removes"] >= (1 if result["pages_discarded"] else 0)
     assert counters["pages_removed"] >= result["pages_discarded"]
     assert counters["unmapped"] == 0 or result["remaps"] > 0

@@ -251,9 +251,9 @@ def test_a_herd_on_a_refused_page_costs_no_more_than_one_thread(lab, memory):
 
 def test_messages_are_read_while_installs_are_refused(lab, memory):
     """A second discard begins while the first one has all installs refused: nothing ends that but its being read."""
-    pager, peer, cpu = starved(lab, memory, *EXACT, hogs=4)
+    pager, peer, cpu = starved(lab, memory, *EXACT, hogs=12)
     overlapped = False
-    for page in range(0, PAGES, 8):
+    for page in range(0, PAGES - 4, 5):
         fault_while_refused(pager, peer, page, 4, page + 1, cpu)
         wait_until(lambda: n_waiting(peer) == 0, "the faults to be read, and refused")
         discard(peer, page + 2, 2)

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "base/fd.h"
@@ -30,6 +31,14 @@ static int make_file(void **state)
         return -1;
     (void)fd_close(fd);
     return 0;
+}
+
+/* The same, of somebody else's: mincore(2) says nothing about it, even to root. */
+static int make_file_of_another(void **state)
+{
+    if (make_file(state) < 0)
+        return -1;
+    return geteuid() == 0 ? chown(path, 65534, 65534) : 0;
 }
 
 static int remove_file(void **state)
@@ -506,6 +515,10 @@ static void a_source_without_a_way_to_locate_is_refused(void **state)
 
 #define MEMORY_FILE_TEST(f) cmocka_unit_test_setup_teardown(f, make_memory_file, remove_memory_file)
 #define FILE_TEST(f)        cmocka_unit_test_setup_teardown(f, make_file, remove_file)
+#define FILE_OF_ANOTHER_TEST(f)                                                  \
+    {                                                                            \
+#        f " (of a file of another)", f, make_file_of_another, remove_file, NULL \
+    }
 
 int main(void)
 {
@@ -522,6 +535,10 @@ int main(void)
         MEMORY_FILE_TEST(a_huge_page_that_is_a_hole_in_part_costs_a_file_in_memory_nothing),
         FILE_TEST(a_window_wider_than_any_pager_asks_for_is_refused),
         FILE_TEST(what_was_seen_to_be_cached_is_believed_for_a_while),
+        FILE_OF_ANOTHER_TEST(bytes_in_the_page_cache_are_in_memory),
+        FILE_OF_ANOTHER_TEST(cold_bytes_are_elsewhere_until_they_are_fetched),
+        FILE_OF_ANOTHER_TEST(of_a_window_that_is_partly_cached_the_cached_run_is_in_memory),
+        FILE_OF_ANOTHER_TEST(a_huge_page_that_is_partly_cached_is_elsewhere),
         FILE_TEST(holes_of_the_file_are_zero),
         FILE_TEST(a_file_that_shrinks_within_a_page_is_an_error_at_once),
         FILE_TEST(what_is_no_memory_file_is_refused_with_its_name),
