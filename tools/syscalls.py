@@ -45,7 +45,7 @@ WRAPPERS = {
     "mkdir": [], "mkostemp": ["openat"], "mlock": [], "mmap": [], "munmap": [], "open": ["openat"], "poll": [],
     "posix_fallocate": ["fallocate"], "prctl": [], "pread": ["pread64"], "preadv2": [], "pthread_create": ["clone3"],
     "read": [], "readlink": [], "recvmsg": [], "rename": [], "setgroups": [], "setresgid": [], "setresuid": [],
-    "setrlimit": ["prlimit64"], "sigaction": ["rt_sigaction"], "socket": [], "stat": ["newfstatat", "stat"],
+    "setrlimit": ["prlimit64"], "sigaction": ["rt_sigaction"], "sigtimedwait": ["rt_sigtimedwait"], "socket": [], "stat": ["newfstatat", "stat"],
     "sysinfo": [], "unlink": [], "waitpid": ["wait4"], "write": [],
 }
 
