@@ -82,6 +82,18 @@ static int caps_set(const struct caps *c)
     return 0;
 }
 
+/* caps_hide() - empty the effective set; *now says what is left, *before what caps_set() brings back */
+static int caps_hide(struct caps *before, struct caps *now)
+{
+    int r = caps_get(before);
+
+    if (r < 0)
+        return r;
+    *now = *before;
+    now->effective = 0;
+    return caps_set(now);
+}
+
 /* drop_bounding() - no program that is started can have capabilities; with no_new_privs a second lock on the same door */
 /* #syscalls:start prctl */
 static void drop_bounding(void)
@@ -102,13 +114,8 @@ static int try_without(const struct peer *vmm, uint64_t *kept)
     struct caps before = {0};
     struct caps now;
     int can_stop;
-    int r = caps_get(&before);
+    int r = caps_hide(&before, &now);
 
-    if (r < 0)
-        return r;
-    now = before;
-    now.effective = 0;
-    r = caps_set(&now);
     if (r < 0)
         return r;
     can_stop = peer_can_stop(vmm);
@@ -317,13 +324,8 @@ static int try_as_we_are(const struct confine_plan *c)
     struct caps before = {0};
     struct caps now;
     enum trial t;
-    int r = caps_get(&before);
+    int r = caps_hide(&before, &now);
 
-    if (r < 0)
-        return r;
-    now = before;
-    now.effective = 0;
-    r = caps_set(&now);
     if (r < 0)
         return r;
     t = try_folders(c);
