@@ -25,7 +25,7 @@ HEADER_V1 = 6448  # bytes of version 1's header
 # Where things are in every version's header; man/thaw-state.5.scd.
 VERSION_AT, PAGER_PID_AT, VMM_PID_AT = 8, 80, 84
 # Since version 2.
-START_TICKS_AT = 1128
+START_TICKS_AT, GENERATION_AT = 1128, 1176
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,8 @@ def pager_pid(lab):
 
 def kill_serving(lab, number=signal.SIGKILL, not_pid=0):
     """Kill the process that serves, once it is another one than `not_pid`. Return: its pid."""
-    wait_until(lambda: pager_pid(lab) != not_pid, "another pager to serve")
+    # Until the first one serves, the process that has made the file stands there: under --supervise, the supervisor.
+    wait_until(lambda: field(lab, GENERATION_AT) > 0 and pager_pid(lab) != not_pid, "another pager to serve")
     pid = pager_pid(lab)
     os.kill(pid, number)
     return pid
