@@ -119,6 +119,7 @@ def test_a_supervised_pager_serves_as_any_other(lab):
 def test_a_killed_pager_is_followed_and_the_vm_notices_nothing(lab, track):
     pager, vmm, _ = paused_vmm(lab, "--supervise", "--track", track)
     first = kill_serving(lab)
+    pager.wait_line("taken over")  # or it may be killed before it has said so
     second = kill_serving(lab, not_pid=first)
     wait_until(lambda: pager_pid(lab) != second, "a third pager")
     stats = finish(lab, vmm, pager)
