@@ -169,3 +169,21 @@ const struct geom_region *geom_find_page(const struct geom *g, pgno_t p)
     }
     return &g->regions[low];
 }
+
+const struct geom_region *geom_find_imgoff(const struct geom *g, imgoff_t off)
+{
+    unsigned low = 0;
+    unsigned high = g->n_regions;
+
+    while (high - low > 1) {
+        unsigned middle = low + (high - low) / 2;
+
+        if (g->regions[middle].imgoff <= off)
+            low = middle;
+        else
+            high = middle;
+    }
+    return off >= g->regions[low].imgoff && off - g->regions[low].imgoff < g->regions[low].len_bytes
+               ? &g->regions[low]
+               : NULL;
+}

@@ -64,6 +64,9 @@ const struct geom_region *geom_find_hva(const struct geom *g, hva_t addr);
 /** geom_find_page() - the region of page @p; @p < n_pages */
 const struct geom_region *geom_find_page(const struct geom *g, pgno_t p);
 
+/** geom_find_imgoff() - the region whose bytes in the image contain @off, or NULL */
+const struct geom_region *geom_find_imgoff(const struct geom *g, imgoff_t off);
+
 /** geom_first_after() - index, in the order of addresses, of the first region that ends above @addr; n_regions if none */
 unsigned geom_first_after(const struct geom *g, hva_t addr);
 

@@ -133,6 +133,34 @@ void pagetab_run(const struct pagetab *pt, enum page_state state, pgno_t p, pgno
     *end = e;
 }
 
+/* find() - the first page of [@first, @end) that is in @state, or that is not, if @other; @end if there is none */
+static pgno_t find(const struct pagetab *pt, enum page_state state, bool other, pgno_t first,
+                   pgno_t end)
+{
+    assert(first <= end && end <= pt->n_pages);
+    for (uint64_t g = first / 64; g * 64 < end; g++) {
+        uint64_t in_range = range_mask(g, first, end);
+        uint64_t in_state[N_PAGE_STATES];
+        uint64_t found;
+
+        split(&pt->words[g * PAGETAB_PLANES], in_range, in_state);
+        found = other ? in_range & ~in_state[state] : in_state[state];
+        if (found != 0)
+            return g * 64 + (unsigned)__builtin_ctzll(found);
+    }
+    return end;
+}
+
+pgno_t pagetab_find(const struct pagetab *pt, enum page_state state, pgno_t first, pgno_t end)
+{
+    return find(pt, state, false, first, end);
+}
+
+pgno_t pagetab_find_other(const struct pagetab *pt, enum page_state state, pgno_t first, pgno_t end)
+{
+    return find(pt, state, true, first, end);
+}
+
 void pagetab_count(const struct pagetab *pt, pgno_t first, pgno_t end,
                    uint64_t counts[N_PAGE_STATES])
 {

@@ -42,6 +42,12 @@ void pagetab_step(struct pagetab *pt, enum page_event ev, pgno_t first, pgno_t e
 void pagetab_run(const struct pagetab *pt, enum page_state state, pgno_t p, pgno_t lo, pgno_t hi,
                  pgno_t *first, pgno_t *end);
 
+/** pagetab_find() - the first page of [@first, @end) that is in @state, or @end */
+pgno_t pagetab_find(const struct pagetab *pt, enum page_state state, pgno_t first, pgno_t end);
+
+/** pagetab_find_other() - the first page of [@first, @end) that is in any other state, or @end */
+pgno_t pagetab_find_other(const struct pagetab *pt, enum page_state state, pgno_t first, pgno_t end);
+
 /** pagetab_count() - how many pages of [@first, @end) are in each state; counts are set, not added */
 void pagetab_count(const struct pagetab *pt, pgno_t first, pgno_t end,
                    uint64_t counts[N_PAGE_STATES]);
