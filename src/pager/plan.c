@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pager/plan.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/err.h"
+
+/* struct making - a plan that is being made */
+struct making {
+    struct plan plan;
+    const struct geom *g;
+    uint64_t *planned; /* owned: one bit a page that is in a run */
+};
+
+static int add_run(struct plan *p, pgno_t first, pgno_t end)
+{
+    if (p->n == p->room) {
+        size_t room = p->room ? p->room * 2 : 256;
+        void *more = realloc(p->runs, room * sizeof(*p->runs));
+
+        if (!more)
+            return err_origin_errno(-ENOMEM, "no memory for a plan of %zu runs", room);
+        p->runs = more;
+        p->room = room;
+    }
+    p->runs[p->n++] = (struct prefetch_run){.first = first, .end = end};
+    return 0;
+}
+
+/* add_page() - to the last run, if it continues that one within its region, else as a run of its own */
+static int add_page(struct making *m, pgno_t p, bool may_join)
+{
+    struct plan *plan = &m->plan;
+    uint64_t bit = 1ull << (p % 64);
+
+    if (m->planned[p / 64] & bit)
+        return 0;
+    m->planned[p / 64] |= bit;
+    if (may_join && plan->n > 0 && plan->runs[plan->n - 1].end == p &&
+        geom_find_page(m->g, p - 1) == geom_find_page(m->g, p)) {
+        plan->runs[plan->n - 1].end++;
+        return 0;
+    }
+    return add_run(plan, p, p + 1);
+}
+
+/* add_unit() - all pages that have a part of a unit of the memory file */
+static int add_unit(struct making *m, imgoff_t off, uint64_t unit_bytes, bool may_join)
+{
+    uint64_t page_bytes = geom_page_bytes(m->g);
+    imgoff_t end = off + unit_bytes;
+    bool outside = true;
+    int r = 0;
+
+    for (off = align_down(off, page_bytes); off < end && r == 0; off += page_bytes) {
+        const struct geom_region *region = geom_find_imgoff(m->g, off);
+
+        if (!region)
+            continue;
+        outside = false;
+        r = add_page(m, region->first + ((off - region->imgoff) >> m->g->page_shift), may_join);
+        may_join = true;
+    }
+    m->plan.n_outside += outside;
+    return r;
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static int add_window(struct making *m, const struct workingset *ws, size_t first, size_t end)
+{
+    uint64_t units[PLAN_WINDOW];
+    int r = 0;
+
+    for (size_t i = first; i < end; i++)
+        units[i - first] = ws->entries[i].unit;
+    qsort(units, end - first, sizeof(units[0]), compare_u64);
+    for (size_t i = 0; i < end - first && r == 0; i++)
+        r = add_unit(m, units[i] << ws->unit_shift, 1ull << ws->unit_shift, i > 0);
+    return r;
+}
+
+int plan_make(struct plan *out, const struct workingset *ws, const struct geom *g,
+              uint64_t image_bytes)
+{
+    struct making m = {.g = g};
+    int r = 0;
+
+    if (ws->image_bytes != image_bytes)
+        return err_origin(-EINVAL,
+                          "the working set is of a memory file of %" PRIu64
+                          " bytes, this one has %" PRIu64,
+                          ws->image_bytes, image_bytes);
+    m.planned = calloc(g->n_pages / 64 + 1, sizeof(*m.planned));
+    if (!m.planned)
+        return err_origin_errno(-ENOMEM, "no memory for a plan");
+    for (size_t i = 0; i < ws->n && r == 0; i += PLAN_WINDOW)
+        r = add_window(&m, ws, i, min_u64(ws->n, i + PLAN_WINDOW));
+    free(m.planned);
+    if (r < 0)
+        plan_deinit(&m.plan);
+    else
+        *out = m.plan;
+    return r;
+}
+
+int plan_rest(struct plan *out, const struct geom *g)
+{
+    struct plan p = {0};
+    int r = 0;
+
+    for (unsigned i = 0; i < g->n_regions && r == 0; i++)
+        r = add_run(&p, g->regions[i].first, geom_region_end(g, &g->regions[i]));
+    if (r < 0)
+        plan_deinit(&p);
+    else
+        *out = p;
+    return r;
+}
+
+void plan_deinit(struct plan *p)
+{
+    free(p->runs);
+    *p = (struct plan){0};
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PAGER_PLAN_H
+#define PAGER_PLAN_H
+
+/*
+ * plan.h - a working set becomes runs of this guest's pages
+ *
+ * A working set says offsets of the memory file in the order of the first touches. Touches that are near each other in
+ * time are put in the order of the file and joined: runs get longer, reads and installs fewer, and a page comes at most
+ * PLAN_WINDOW touches earlier or later than it was touched.
+ *
+ * The unit of the working set and the guest's pages may differ: a page of 2 MiB is planned when any of its parts was
+ * touched; a unit of 2 MiB is 512 pages of 4 KiB.
+ */
+
+#include "core/geom.h"
+#include "core/prefetch.h"
+#include "image/workingset.h"
+
+#define PLAN_WINDOW 256u /* entries */
+
+/** struct plan - runs of pages; no page is in two of them */
+struct plan {
+    struct prefetch_run *runs; /* owned */
+    size_t n;
+    size_t room;
+    uint64_t n_outside; /* entries whose bytes are in no region */
+};
+
+/**
+ * plan_make() - the plan of a working set for a guest
+ * @out: (give) plan_deinit() it
+ *
+ * Return: 0 or a negative errno with a text: the working set is of another memory file's size, or there is no memory.
+ */
+int plan_make(struct plan *out, const struct workingset *ws, const struct geom *g,
+              uint64_t image_bytes);
+
+/** plan_rest() - a plan of all pages in their order, for a fill. Return: 0 or -ENOMEM with a text */
+int plan_rest(struct plan *out, const struct geom *g);
+
+void plan_deinit(struct plan *p);
+
+#endif
