@@ -24,7 +24,7 @@ LAYERS = {
     "uffd": ["base", "core/event.h", "core/geom.h"],
     "pager": ["base", "core", "image", "source", "uffd"],
     "vmm": ["base", "uffd"],
-    "cli": ["base", "core", "source", "pager", "vmm", "uffd/probe.h", "uffd/trial.h"],
+    "cli": ["base", "core", "image", "source", "pager", "vmm", "uffd/probe.h", "uffd/trial.h"],
 }
 
 # Which layers may include a header of include/thaw/.

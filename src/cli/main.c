@@ -15,6 +15,7 @@ static const struct verb {
     {"serve", cli_serve, "serve one VM's memory from a snapshot, page by page"},
     {"map", cli_map, "draw the memory of a VM that is being served"},
     {"bench", cli_bench, "measure page-fault handlers against each other"},
+    {"workingset", cli_workingset, "look at working sets, make one of several"},
     {"doctor", cli_doctor, "say what this host can do, and what to do about the rest"},
 };
 
@@ -23,8 +24,8 @@ static void print_help(FILE *to)
     (void)fprintf(to, "usage: thaw VERB [ARGUMENTS]\n\n"
                       "Resumes frozen virtual machines one page at a time.\n\n");
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-        (void)fprintf(to, "  %-8s %s\n", verbs[i].name, verbs[i].what);
-    (void)fprintf(to, "  %-8s %s\n  %-8s %s\n\nthaw VERB --help and thaw-VERB(1) say more.\n",
+        (void)fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].what);
+    (void)fprintf(to, "  %-10s %s\n  %-10s %s\n\nthaw VERB --help and thaw-VERB(1) say more.\n",
                   "help", "this text", "version", "the version");
 }
 

@@ -46,7 +46,8 @@ void pagetab_run(const struct pagetab *pt, enum page_state state, pgno_t p, pgno
 pgno_t pagetab_find(const struct pagetab *pt, enum page_state state, pgno_t first, pgno_t end);
 
 /** pagetab_find_other() - the first page of [@first, @end) that is in any other state, or @end */
-pgno_t pagetab_find_other(const struct pagetab *pt, enum page_state state, pgno_t first, pgno_t end);
+pgno_t pagetab_find_other(const struct pagetab *pt, enum page_state state, pgno_t first,
+                          pgno_t end);
 
 /** pagetab_count() - how many pages of [@first, @end) are in each state; counts are set, not added */
 void pagetab_count(const struct pagetab *pt, pgno_t first, pgno_t end,

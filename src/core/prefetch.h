@@ -24,10 +24,10 @@ struct prefetch_run {
 struct prefetch {
     const struct prefetch_run *runs; /* (borrow) */
     size_t n_runs;
-    size_t at;          /* the run where the walk stands; n_runs: it is over */
-    pgno_t next;        /* the page of it that comes next */
-    uint64_t n_pages;   /* in all runs */
-    uint64_t n_passed;  /* pages that the walk has left behind, installed or not */
+    size_t at;         /* the run where the walk stands; n_runs: it is over */
+    pgno_t next;       /* the page of it that comes next */
+    uint64_t n_pages;  /* in all runs */
+    uint64_t n_passed; /* pages that the walk has left behind, installed or not */
 };
 
 /** prefetch_init() - a walk that is at its beginning */

@@ -124,9 +124,9 @@ static int check_alike(const struct workingset *const *sets, unsigned n_sets)
 {
     for (unsigned i = 1; i < n_sets; i++) {
         if (sets[i]->unit_shift != sets[0]->unit_shift)
-            return err_origin(
-                -EINVAL, "working set %u is in units of %llu bytes, the first one of %llu", i + 1,
-                1ull << sets[i]->unit_shift, 1ull << sets[0]->unit_shift);
+            return err_origin(-EINVAL,
+                              "working set %u is in units of %llu bytes, the first one of %llu",
+                              i + 1, 1ull << sets[i]->unit_shift, 1ull << sets[0]->unit_shift);
         if (sets[i]->image_bytes != sets[0]->image_bytes)
             return err_origin(-EINVAL,
                               "working set %u is of a memory file of %" PRIu64

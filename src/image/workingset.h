@@ -84,7 +84,7 @@ int workingset_write(const struct workingset *ws, const char *path);
 
 /** enum workingset_rule - how two become one */
 enum workingset_rule {
-    WORKINGSET_UNION,        /* what is in any; the order is the first one's, what only others have comes after it */
+    WORKINGSET_UNION, /* what is in any; the order is the first one's, what only others have comes after it */
     WORKINGSET_INTERSECTION, /* what is in all; the order is the first one's */
 };
 

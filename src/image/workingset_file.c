@@ -139,8 +139,7 @@ static int parse(struct workingset **out, const char *path, const void *bytes, s
     if (r < 0)
         return r;
     if (checksum(bytes, len) != h.checksum)
-        return damaged(path, "its checksum is wrong",
-                       offsetof(struct workingset_header, checksum));
+        return damaged(path, "its checksum is wrong", offsetof(struct workingset_header, checksum));
     r = workingset_new(&ws, h.unit_shift, h.image_bytes);
     if (r < 0)
         return r;
