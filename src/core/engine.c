@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/engine.h"
 
+#include "core/engine_ahead.h"
+
 /* See engine.h for the theory. Functions named on_*() take one kind of event; each returns the number of effects. */
 
 static struct counters *counters(struct engine *e)
@@ -81,17 +83,6 @@ static bool is_in_doubt(const struct engine *e, pgno_t p, uint64_t now_ns)
 
 /* ---- what a waiting page is answered with --------------------------------------------------------------------- */
 
-/* window() - the fault-around window of page @p: aligned in the image, cut at the region's ends */
-static void window(const struct engine *e, pgno_t p, pgno_t *lo, pgno_t *hi)
-{
-    const struct geom *g = &e->block->geom;
-    const struct geom_region *r = geom_find_page(g, p);
-    pgno_t into = (geom_imgoff_of(g, r, p) >> g->page_shift) & (e->config.around_pages - 1);
-
-    *lo = p - r->first > into ? p - into : r->first;
-    *hi = min_u64(p - into + e->config.around_pages, geom_region_end(g, r));
-}
-
 static unsigned emit_zero(struct engine *e, pgno_t p, bool write, struct effect *fx)
 {
     enum page_state state = pagetab_get(&e->block->pages, p);
@@ -102,7 +93,7 @@ static unsigned emit_zero(struct engine *e, pgno_t p, bool write, struct effect 
     fx->write = write;
     fx->arm = e->config.track;
     if (e->config.zero_runs && state == PAGE_REMOVED) {
-        window(e, p, &lo, &hi);
+        geom_window(&e->block->geom, p, e->config.around_pages, &lo, &hi);
         pagetab_run(&e->block->pages, state, p, lo, hi, &fx->first, &fx->end);
     }
     return 1;
@@ -113,7 +104,7 @@ static unsigned emit_locate(struct engine *e, pgno_t p, bool write, struct effec
     pgno_t lo;
     pgno_t hi;
 
-    window(e, p, &lo, &hi);
+    geom_window(&e->block->geom, p, e->config.around_pages, &lo, &hi);
     (void)emit_page(fx, EFFECT_LOCATE, p);
     fx->write = write;
     fx->arm = e->config.track;
@@ -408,6 +399,8 @@ static unsigned on_install_done(struct engine *e, const struct event *ev, struct
     bool alone = asked->end - asked->first == 1;
 
     assert(next <= asked->end);
+    if (asked->ahead && (next > asked->first || ev->done.outcome != OUTCOME_AGAIN))
+        return ahead_done(e, ev, fx);
     if (ev->done.pages_done > 0)
         installed(e, asked, next);
     if (ev->done.outcome == OUTCOME_GONE)
@@ -582,13 +575,15 @@ unsigned engine_step(struct engine *e, const struct event *ev, struct effect fx[
     case EVENT_REMOVE:
         return on_remove(e, ev);
     case EVENT_LOCATED:
-        return on_located(e, ev, fx);
+        return ev->located.asked.ahead ? ahead_located(e, ev, fx) : on_located(e, ev, fx);
     case EVENT_FETCHED:
         return on_fetched(e, ev, fx);
     case EVENT_DONE:
         return on_done(e, ev, fx);
     case EVENT_TICK:
         return on_tick(e, ev, fx);
+    case EVENT_AHEAD:
+        return ahead_begin(e, ev->time_ns, fx);
     }
     assert(false); /* an event of no kind */
     return 0;

@@ -34,6 +34,7 @@
 #include "core/block.h"
 #include "core/event.h"
 #include "core/fetch_table.h"
+#include "core/prefetch.h"
 
 #define ENGINE_FX_MAX         1
 #define ENGINE_NEVER          UINT64_MAX
@@ -49,6 +50,7 @@
 struct engine_config {
     pgno_t around_pages; /* fault-around window, a power of two, at least 1 */
     bool track;          /* writes are tracked: every install is armed */
+    pgno_t ahead_pages;  /* at most so many in a slice of the plan; 0: as 1 */
     bool zero_runs;      /* zero pages cost no memory (4 KiB and not armed): fill runs of them */
 };
 
@@ -70,6 +72,8 @@ struct engine {
     bool blocked;       /* AGAIN was the last word: nothing is tried before retry_at_ns */
 
     struct fetch_table fetches;
+    struct prefetch
+        ahead; /* what is installed when there is nothing else to do; see engine_ahead.h */
 };
 
 /**

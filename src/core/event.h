@@ -67,6 +67,7 @@ struct effect {
     bool arm;       /* install write-protected */
     bool unprotect; /* it was a write-protect fault: if the page exists, lift its protection */
     bool fetched;   /* a worker has just brought the bytes of the page */
+    bool ahead;     /* nobody waits for it: a slice of a plan; page == first */
 };
 
 /** enum event_kind - what happened */
@@ -78,6 +79,7 @@ enum event_kind {
     EVENT_FETCHED,  /* answer to EFFECT_FETCH */
     EVENT_DONE,     /* answer to COPY, ZERO, UNPROTECT, WAKE */
     EVENT_TICK,     /* the time of engine_deadline_ns() has come */
+    EVENT_AHEAD,    /* nothing else is to be done: time for the next slice of the plan */
 };
 
 /** struct event - one thing that happened */

@@ -187,3 +187,12 @@ const struct geom_region *geom_find_imgoff(const struct geom *g, imgoff_t off)
                ? &g->regions[low]
                : NULL;
 }
+
+void geom_window(const struct geom *g, pgno_t p, pgno_t n_pages, pgno_t *first, pgno_t *end)
+{
+    const struct geom_region *r = geom_find_page(g, p);
+    pgno_t into = (geom_imgoff_of(g, r, p) >> g->page_shift) & (n_pages - 1);
+
+    *first = p - r->first > into ? p - into : r->first;
+    *end = min_u64(p - into + n_pages, geom_region_end(g, r));
+}

@@ -64,6 +64,9 @@ const struct geom_region *geom_find_hva(const struct geom *g, hva_t addr);
 /** geom_find_page() - the region of page @p; @p < n_pages */
 const struct geom_region *geom_find_page(const struct geom *g, pgno_t p);
 
+/** geom_window() - the @n_pages (a power of two) around page @p, aligned in the image, cut at the region's ends */
+void geom_window(const struct geom *g, pgno_t p, pgno_t n_pages, pgno_t *first, pgno_t *end);
+
 /** geom_find_imgoff() - the region whose bytes in the image contain @off, or NULL */
 const struct geom_region *geom_find_imgoff(const struct geom *g, imgoff_t off);
 

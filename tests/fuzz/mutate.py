@@ -90,8 +90,9 @@ MUTATIONS = {
         "        return p;\n",
     ),
     "leaves the window": (
-        "    *hi = min_u64(p - into + e->config.around_pages, geom_region_end(g, r));\n",
-        "    *hi = min_u64(p + e->config.around_pages, geom_region_end(g, r));\n",
+        "    (void)emit_page(fx, EFFECT_LOCATE, p);\n",
+        "    hi = min_u64(p + e->config.around_pages, e->block->geom.n_pages);\n"
+        "    (void)emit_page(fx, EFFECT_LOCATE, p);\n",
     ),
     # I6 and I8: never silently zero, no write missing
     "removes what is discarded in part": (
