@@ -13,7 +13,7 @@
  * The end. Whatever goes wrong, the VMM is dead before this loop returns, and so before anybody can close the uffd: a
  * thread that waits for a page would otherwise go on with zeroes (invariant I6).
  */
-#include "pager/session.h"
+#include "pager/session_private.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -34,10 +34,8 @@
 #define INBOX_MSGS (BLOCK_INBOX_BYTES / sizeof(struct uffd_msg))
 static_assert(WORKERS_MAX_JOBS >= FETCH_TABLE_MAX, "the workers take whatever the engine asks for");
 
-#define READS_A_TURN    64               /* reads between two looks at everything else */
-#define TICKS_A_TURN    32               /* retries between two looks at the message queue */
-#define INSIST_NS       (50 * NS_PER_US) /* how long an install that is refused is repeated at once */
-#define INSIST_HALVINGS 8 /* ... and how often that is halved while it does not help */
+#define READS_A_TURN 64 /* reads between two looks at everything else */
+#define TICKS_A_TURN 32 /* retries between two looks at the message queue */
 
 /* What there is to do; bits, and the epoll data of the descriptor that says so */
 enum ready {
@@ -48,21 +46,7 @@ enum ready {
     READY_BROKEN = 16, /* the uffd cannot be polled any more */
 };
 
-struct session {
-    struct session_parts p;
-    struct engine engine;
-    struct thaw_extent located; /* the source's last answer: where EFFECT_COPY copies from */
-    void *zeroes;               /* owned: a page of zeroes to copy from */
-    uint64_t page_bytes;
-    uint64_t now_ns;     /* the engine's clock: read after each read(2), install and wait */
-    uint64_t put_off_ns; /* when the oldest fault that waits for a retry was read; 0: none waits */
-    unsigned n_refused;  /* installs in a row that were refused to the end; see install() */
-    int epoll;           /* owned */
-    enum stop_reason stop;
-    char why[400]; /* what went wrong, for people */
-};
-
-static void stop_because(struct session *s, enum stop_reason reason, const char *why)
+void session_stop_because(struct session *s, enum stop_reason reason, const char *why)
 {
     if (s->stop != STOP_NONE)
         return;
@@ -70,214 +54,15 @@ static void stop_because(struct session *s, enum stop_reason reason, const char 
     (void)snprintf(s->why, sizeof(s->why), "%s", why);
 }
 
-/* ---- effects -------------------------------------------------------------------------------------------------- */
-
-static void locate(struct session *s, const struct effect *fx, struct event *reply)
-{
-    const struct geom *g = &s->p.block->geom;
-    const struct geom_region *r = geom_find_page(g, fx->page);
-    imgoff_t off = geom_imgoff_of(g, r, fx->page);
-    imgoff_t lo = geom_imgoff_of(g, r, fx->first);
-    imgoff_t hi = geom_imgoff_of(g, r, fx->end);
-
-    reply->kind = EVENT_LOCATED;
-    reply->located.asked = *fx;
-    if (source_locate(s->p.source, &s->located, off, lo, hi, s->page_bytes) < 0) {
-        stop_because(s, STOP_SOURCE, err_text());
-        reply->located.where = LOCATED_FAILED;
-        reply->located.first = fx->page;
-        reply->located.end = fx->page + 1;
-        return;
-    }
-    reply->located.where = s->located.where == THAW_WHERE_ZERO     ? LOCATED_ZERO
-                           : s->located.where == THAW_WHERE_MEMORY ? LOCATED_MEMORY
-                                                                   : LOCATED_ELSEWHERE;
-    reply->located.slow = s->located.bytes != NULL;
-    reply->located.first = fx->first + ((s->located.first - lo) >> g->page_shift);
-    reply->located.end = fx->first + ((s->located.end - lo) >> g->page_shift);
-}
-
-static void fetch(struct session *s, const struct effect *fx, uint64_t since_ns)
-{
-    const struct geom *g = &s->p.block->geom;
-    const struct geom_region *r = geom_find_page(g, fx->page);
-    struct fetch_job job = {
-        .lo = geom_imgoff_of(g, r, fx->first),
-        .hi = geom_imgoff_of(g, r, fx->end - 1) + s->page_bytes,
-        .first = fx->first,
-        .end = fx->end,
-        .since_ns = since_ns,
-    };
-
-    workers_submit(s->p.workers, &job);
-}
-
-static struct install_result install_once(struct session *s, const struct effect *fx)
-{
-    const struct geom *g = &s->p.block->geom;
-    const struct geom_region *r = geom_find_page(g, fx->page);
-    hva_t dst = geom_hva_of(g, r, fx->first);
-    uint64_t len = (fx->end - fx->first) << g->page_shift;
-    imgoff_t off;
-
-    switch (fx->kind) {
-    case EFFECT_COPY:
-        off = geom_imgoff_of(g, r, fx->first);
-        assert(s->located.where != THAW_WHERE_ZERO && s->located.bytes);
-        assert(off >= s->located.first && off + len <= s->located.end);
-        return uffd_copy(s->p.uffd, dst, (const char *)s->located.bytes + (off - s->located.first),
-                         len, fx->arm);
-    case EFFECT_ZERO:
-        if (s->engine.config.zero_runs)
-            return uffd_zeropage(s->p.uffd, dst, len);
-        assert(len == s->page_bytes);
-        return uffd_copy(s->p.uffd, dst, s->zeroes, len, fx->arm);
-    case EFFECT_UNPROTECT:
-        return uffd_unprotect(s->p.uffd, dst, len);
-    default:
-        assert(fx->kind == EFFECT_WAKE);
-        return uffd_wake(s->p.uffd, dst, len);
-    }
-}
-
-/* #syscalls poll */
-static bool has_messages(const struct session *s)
-{
-    struct pollfd pfd = {.fd = s->p.uffd, .events = POLLIN};
-
-    return poll(&pfd, 1, 0) != 0;
-}
-
-/*
- * install() - carry out an effect; where the kernel refuses, insist for a moment
- *
- * Installs are refused from a discard's call until its thread has run on, which takes tens of microseconds from our read
- * of its message on. A thread that discards without a pause leaves a gap of a microsecond or two between two such times: a
- * timer hardly ever meets it, this loop does. While a message is unread there is no gap to wait for. Insisting is of no use
- * where that thread waits for our own processor: each time it did not help, it takes half as long the next time.
- */
-static struct install_result install(struct session *s, const struct effect *fx)
-{
-    struct install_result r = install_once(s, fx);
-    uint64_t end_ns;
-
-    if (r.outcome == OUTCOME_AGAIN && r.bytes_done == 0) {
-        end_ns = clock_now_ns() + (INSIST_NS >> s->n_refused);
-        do {
-            r = install_once(s, fx);
-        } while (r.outcome == OUTCOME_AGAIN && r.bytes_done == 0 && !has_messages(s) &&
-                 clock_now_ns() < end_ns);
-    }
-    if (r.outcome != OUTCOME_AGAIN || r.bytes_done > 0)
-        s->n_refused = 0;
-    else
-        s->n_refused = (unsigned)min_u64(s->n_refused + 1, INSIST_HALVINGS);
-    return r;
-}
-
-/*
- * Linux says EEXIST for a huge page that is there and for one that it has no memory for (seen on 6.18). The first needs a
- * wake, the second must never be taken for installed: ask which it is.
- */
-static enum outcome settle_exists(const struct session *s, const struct effect *fx,
-                                  uint64_t pages_done)
-{
-    const struct geom *g = &s->p.block->geom;
-    pgno_t p = fx->first + pages_done;
-
-    switch (peer_look_at_page(s->p.peer, geom_hva_of(g, geom_find_page(g, p), p))) {
-    case PEER_PAGE_PRESENT:
-        return OUTCOME_EXISTS;
-    case PEER_PAGE_ABSENT:
-        return OUTCOME_NOMEM;
-    default:
-        return OUTCOME_UNSURE;
-    }
-}
-
-static void explain_stop(struct session *s, const struct effect *fx, const struct effect *last)
-{
-    char why[200];
-
-    switch (fx->stop) {
-    case STOP_SOURCE:
-        (void)snprintf(why, sizeof(why),
-                       "the snapshot's bytes for page %" PRIu64 " could not be read", last->page);
-        break;
-    case STOP_NOMEM:
-        (void)snprintf(why, sizeof(why),
-                       "no memory for the guest's pages for %llu s (memory cgroup limit, or no "
-                       "free huge page)",
-                       ENGINE_NOMEM_LIMIT_NS / NS_PER_S);
-        break;
-    case STOP_STRAY_FAULT:
-        (void)snprintf(why, sizeof(why), "a page fault outside of every region of the handshake");
-        break;
-    default:
-        (void)snprintf(why, sizeof(why), "the kernel refused to install page %" PRIu64, last->page);
-        break;
-    }
-    stop_because(s, fx->stop, why);
-}
-
-/* ended_wait() - did this outcome end the wait for the page that the effect is about? */
-static bool ended_wait(const struct effect *fx, const struct install_result *r, uint64_t pages_done)
-{
-    if (fx->kind == EFFECT_COPY || fx->kind == EFFECT_ZERO)
-        return fx->page < fx->first + pages_done;
-    return r->outcome == OUTCOME_DONE;
-}
-
-/*
- * carry_out() - do what the engine wants, tell it how that went, until it wants nothing more
- * @since_ns: when the fault behind it was read
- */
-static void carry_out(struct session *s, struct effect fx, uint64_t since_ns)
-{
-    struct event reply;
-    struct effect last = fx;
-    unsigned n = 1;
-
-    while (n > 0 && s->stop == STOP_NONE) {
-        if (fx.kind == EFFECT_STOP) {
-            explain_stop(s, &fx, &last);
-            return;
-        }
-        if (fx.kind == EFFECT_FETCH) {
-            fetch(s, &fx, since_ns);
-            return;
-        }
-        last = fx;
-        if (fx.kind == EFFECT_LOCATE) {
-            locate(s, &fx, &reply);
-            reply.time_ns = s->now_ns;
-        } else {
-            struct install_result r = install(s, &fx);
-
-            reply.kind = EVENT_DONE;
-            s->now_ns = clock_now_ns();
-            reply.time_ns = s->now_ns;
-            reply.done.asked = fx;
-            reply.done.outcome = r.outcome;
-            reply.done.pages_done = r.bytes_done / s->page_bytes;
-            if (r.outcome == OUTCOME_EXISTS && s->page_bytes > 4 * KIB)
-                reply.done.outcome = settle_exists(s, &fx, reply.done.pages_done);
-            if (ended_wait(&fx, &r, reply.done.pages_done))
-                hist_add(&s->p.block->header->fault_ns, s->now_ns - since_ns);
-        }
-        n = engine_step(&s->engine, &reply, &fx);
-    }
-}
+/* ---- events --------------------------------------------------------------------------------------------------- */
 
 static void step(struct session *s, const struct event *ev, uint64_t since_ns)
 {
     struct effect fx[ENGINE_FX_MAX];
 
     if (engine_step(&s->engine, ev, fx) > 0)
-        carry_out(s, fx[0], since_ns);
+        session_carry_out(s, fx[0], since_ns);
 }
-
-/* ---- events --------------------------------------------------------------------------------------------------- */
 
 static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t read_ns)
 {
@@ -287,7 +72,7 @@ static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t
     if (uffd_decode(msg, &ev) == UFFD_E_UNKNOWN) {
         (void)snprintf(why, sizeof(why),
                        "an event that cannot be honoured (userfaultfd event 0x%x)", msg->event);
-        stop_because(s, STOP_UNKNOWN_EVENT, why);
+        session_stop_because(s, STOP_UNKNOWN_EVENT, why);
         return;
     }
     step(s, &ev, read_ns);
@@ -310,7 +95,7 @@ static void take_discards(struct session *s, struct uffd_msg *msgs, unsigned n)
 }
 
 /* take_messages() - one read's worth, discards before faults. Return: false if there was nothing to read */
-static bool take_messages(struct session *s)
+bool session_take_messages(struct session *s)
 {
     struct uffd_msg *msgs = s->p.block->inbox;
     struct counters *c = &s->p.block->header->counters;
@@ -318,7 +103,7 @@ static bool take_messages(struct session *s)
     uint64_t read_ns = clock_now_ns();
 
     if (n < 0)
-        stop_because(s, STOP_REFUSED, err_text());
+        session_stop_because(s, STOP_REFUSED, err_text());
     if (n <= 0)
         return false;
     s->now_ns = read_ns;
@@ -342,7 +127,7 @@ static bool take_messages(struct session *s)
 static void take_all_messages(struct session *s)
 {
     for (unsigned i = 0; i < READS_A_TURN && s->stop == STOP_NONE; i++) {
-        if (!take_messages(s))
+        if (!session_take_messages(s))
             return;
     }
 }
@@ -364,17 +149,17 @@ static void take_over(struct session *s)
     take_discards(s, msgs, INBOX_MSGS);
     for (unsigned i = 0; i < INBOX_MSGS; i++) {
         if (!uffd_is_cleared(&msgs[i]) && !uffd_is_fault(&msgs[i]))
-            stop_because(s, STOP_UNKNOWN_EVENT,
-                         "the last pager was killed with an event that cannot be honoured");
+            session_stop_because(s, STOP_UNKNOWN_EVENT,
+                                 "the last pager was killed with an event that cannot be honoured");
         uffd_clear(&msgs[i]);
     }
     for (unsigned i = 0; i < g->n_regions; i++) {
         struct install_result r = uffd_wake(s->p.uffd, g->regions[i].hva, g->regions[i].len_bytes);
 
         if (r.outcome == OUTCOME_GONE)
-            stop_because(s, STOP_VMM_GONE, "the VMM is gone");
+            session_stop_because(s, STOP_VMM_GONE, "the VMM is gone");
         else if (r.outcome != OUTCOME_DONE)
-            stop_because(s, STOP_REFUSED, "the kernel refused to wake the VM's threads");
+            session_stop_because(s, STOP_REFUSED, "the kernel refused to wake the VM's threads");
     }
 }
 
@@ -387,6 +172,10 @@ static void take_fetched(struct session *s)
 
     (void)n;
     while (s->stop == STOP_NONE && workers_take_done(s->p.workers, &job)) {
+        if (job.ahead) {
+            ahead_fetched(s, &job);
+            continue;
+        }
         struct event ev = {
             .kind = EVENT_FETCHED,
             .time_ns = s->now_ns,
@@ -397,9 +186,9 @@ static void take_fetched(struct session *s)
         if (engine_step(&s->engine, &ev, fx) == 0)
             continue;
         if (fx[0].kind == EFFECT_STOP)
-            stop_because(s, STOP_SOURCE, job.error);
+            session_stop_because(s, STOP_SOURCE, job.error);
         else
-            carry_out(s, fx[0], job.since_ns);
+            session_carry_out(s, fx[0], job.since_ns);
     }
 }
 
@@ -410,7 +199,7 @@ static void take_control(struct session *s)
     if (control_has(bits, THAW_REQUEST_STATS))
         s->p.on_stats(s->p.on_stats_ctx);
     if (control_has(bits, THAW_REQUEST_STOP))
-        stop_because(s, STOP_ASKED, "asked to stop");
+        session_stop_because(s, STOP_ASKED, "asked to stop");
 }
 
 /* take_ticks() - retries that are due, some at a time */
@@ -427,7 +216,7 @@ static void take_ticks(struct session *s)
 
         if (engine_deadline_ns(&s->engine) > s->now_ns || engine_step(&s->engine, &ev, fx) == 0)
             return;
-        carry_out(s, fx[0], s->put_off_ns);
+        session_carry_out(s, fx[0], s->put_off_ns);
     }
 }
 
@@ -438,7 +227,7 @@ static void take_ticks(struct session *s)
 static unsigned wait_ready(struct session *s)
 {
     struct epoll_event events[8];
-    uint64_t deadline_ns = engine_deadline_ns(&s->engine);
+    uint64_t deadline_ns = min_u64(engine_deadline_ns(&s->engine), ahead_deadline_ns(s));
     uint64_t wait_ns = deadline_ns > s->now_ns ? deadline_ns - s->now_ns : 0;
     struct timespec timeout = timespec_from_ns(wait_ns);
     unsigned ready = 0;
@@ -469,7 +258,7 @@ static void serve(struct session *s)
         s->now_ns = clock_now_ns();
 
         if (ready & READY_BROKEN)
-            stop_because(
+            session_stop_because(
                 s, STOP_REFUSED,
                 "the userfaultfd cannot be waited for any more (its O_NONBLOCK was taken off?)");
         if (ready & READY_MESSAGES)
@@ -479,8 +268,9 @@ static void serve(struct session *s)
         if (ready & READY_CONTROL)
             take_control(s);
         if (ready & READY_GONE)
-            stop_because(s, STOP_VMM_GONE, "the VMM is gone");
+            session_stop_because(s, STOP_VMM_GONE, "the VMM is gone");
         take_ticks(s);
+        ahead_take(s);
     }
 }
 
@@ -569,6 +359,10 @@ int session_new(struct session **out, const struct session_parts *parts,
     s->p = *parts;
     s->page_bytes = geom_page_bytes(&parts->block->geom);
     engine_init(&s->engine, parts->block, config);
+    prefetch_init(&s->engine.ahead, parts->working_set.runs, parts->working_set.n);
+    s->ahead.reads = s->engine.ahead;
+    s->ahead.filling = parts->working_set.n == 0 && parts->fill.n == 0;
+    s->ahead.over = s->ahead.filling;
     r = prepare(s);
     if (r < 0) {
         (void)session_free(s);

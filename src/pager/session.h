@@ -13,12 +13,22 @@
 #include "pager/workers.h"
 #include "source/source.h"
 
+/** struct prefetch_plan - runs of pages (borrow) */
+struct prefetch_plan {
+    const struct prefetch_run *runs;
+    size_t n;
+};
+
 /** struct session_parts - what a session works with; all (borrow) for the session's life */
 struct session_parts {
     int uffd;
     struct block *block;
     struct source *source;
     struct workers *workers;
+    struct prefetch_plan
+        working_set;           /* installed when there is nothing else to do, in this order */
+    struct prefetch_plan fill; /* and what comes after it; each may be empty */
+    uint64_t ahead_rate;       /* bytes a second for both; 0: no limit */
     struct control *control;
     const struct peer *peer;
     const struct log_sink *log;

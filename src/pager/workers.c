@@ -14,9 +14,11 @@
 
 #define STACK_BYTES (256 * KIB)
 
+#define QUEUE_ROOM (WORKERS_MAX_JOBS + WORKERS_MAX_AHEAD)
+
 /* struct queue - a ring of jobs; never full: see workers.h */
 struct queue {
-    struct fetch_job jobs[WORKERS_MAX_JOBS];
+    struct fetch_job jobs[QUEUE_ROOM];
     unsigned head;
     unsigned n;
 };
@@ -28,16 +30,18 @@ struct workers {
     unsigned n_threads;    /* that were started */
 
     pthread_mutex_t mutex; /* guards what follows; held for a copy of a job, never around a read */
-    pthread_cond_t wanted; /* todo is not empty, or ending is set */
+    pthread_cond_t wanted; /* there is something that a thread may take, or ending is set */
     bool ending;
+    unsigned n_ahead; /* threads that read ahead now: never all, where there is more than one */
     struct queue todo;
+    struct queue ahead; /* when nothing is to do */
     struct queue done;
 };
 
 static void queue_push(struct queue *q, const struct fetch_job *job)
 {
-    assert(q->n < WORKERS_MAX_JOBS);
-    q->jobs[(q->head + q->n) % WORKERS_MAX_JOBS] = *job;
+    assert(q->n < QUEUE_ROOM);
+    q->jobs[(q->head + q->n) % QUEUE_ROOM] = *job;
     q->n++;
 }
 
@@ -48,7 +52,20 @@ static bool queue_pop(struct queue *q, struct fetch_job *job)
     *job = q->jobs[q->head];
     q->n--;
     /* From the start when there is nothing left: jobs are large, and those that are never used take no memory. */
-    q->head = q->n == 0 ? 0 : (q->head + 1) % WORKERS_MAX_JOBS;
+    q->head = q->n == 0 ? 0 : (q->head + 1) % QUEUE_ROOM;
+    return true;
+}
+
+/* pop_job() - what somebody waits for first; reads ahead never take the last thread */
+static bool pop_job(struct workers *w, struct fetch_job *job)
+{
+    if (queue_pop(&w->todo, job))
+        return true;
+    if (w->n_ahead + 1 >= w->n_threads && w->n_threads > 1)
+        return false;
+    if (!queue_pop(&w->ahead, job))
+        return false;
+    w->n_ahead++;
     return true;
 }
 
@@ -58,7 +75,7 @@ static bool take_job(struct workers *w, struct fetch_job *job)
     bool got = false;
 
     pthread_mutex_lock(&w->mutex);
-    while (!w->ending && !(got = queue_pop(&w->todo, job)))
+    while (!w->ending && !(got = pop_job(w, job)))
         pthread_cond_wait(&w->wanted, &w->mutex);
     pthread_mutex_unlock(&w->mutex);
     return got;
@@ -71,6 +88,7 @@ static void put_done(struct workers *w, const struct fetch_job *job)
     ssize_t n;
 
     pthread_mutex_lock(&w->mutex);
+    w->n_ahead -= job->ahead;
     queue_push(&w->done, job);
     pthread_mutex_unlock(&w->mutex);
     n = write(w->fd, &one, sizeof(one)); /* fails only when the counter is full: readable already */
@@ -165,7 +183,7 @@ int workers_fd(const struct workers *w)
 void workers_submit(struct workers *w, const struct fetch_job *job)
 {
     pthread_mutex_lock(&w->mutex);
-    queue_push(&w->todo, job);
+    queue_push(job->ahead ? &w->ahead : &w->todo, job);
     pthread_cond_signal(&w->wanted);
     pthread_mutex_unlock(&w->mutex);
 }

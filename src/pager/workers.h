@@ -12,7 +12,8 @@
 
 #include "source/source.h"
 
-#define WORKERS_MAX_JOBS 64u /* as many as core/fetch_table.h has room for */
+#define WORKERS_MAX_JOBS  64u /* as many as core/fetch_table.h has room for */
+#define WORKERS_MAX_AHEAD 8u  /* besides: jobs that nobody waits for */
 
 /** struct fetch_job - one range to bring into memory */
 struct fetch_job {
@@ -21,6 +22,7 @@ struct fetch_job {
     pgno_t first; /* the same in page numbers, for the engine */
     pgno_t end;
     uint64_t since_ns; /* when the fault was read */
+    bool ahead;        /* nobody waits for it: after all others, and never by all threads at once */
     int result;        /* 0 or a negative errno, once done */
     char error[256];   /* why, if result < 0 */
 };
@@ -42,7 +44,7 @@ struct workers *workers_free(struct workers *w);
 /** workers_fd() - an eventfd (borrow) that is readable when a job is done */
 int workers_fd(const struct workers *w);
 
-/** workers_submit() - hand out a job; at most WORKERS_MAX_JOBS are under way. Pager thread only; does not wait */
+/** workers_submit() - hand out a job; at most WORKERS_MAX_JOBS, and WORKERS_MAX_AHEAD with @ahead, are under way. Pager thread only; does not wait */
 void workers_submit(struct workers *w, const struct fetch_job *job);
 
 /** workers_take_done() - get the next finished job. Return: false if there is none. Pager thread only; does not wait */

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * session_ahead.c - what is done when nobody waits: install what is planned, and read for it
+ *
+ * The pager thread does both, a slice at a time, and looks at the kernel's messages between two slices: a fault waits for
+ * one slice at most (SLICE_BYTES, some microseconds), and no second thread makes ioctls (invariant I4). Whatever else there
+ * is to do goes first: messages, bytes that have come, retries.
+ *
+ *     the plan    working set, in the order of the first touches     --prefetch
+ *                 then everything else, in the order of the file     --fill
+ *
+ * Bytes that are not in memory. The first slice whose bytes are elsewhere starts the readers: a second walk through the same
+ * plan hands ranges to the workers, up to READS_MAX at a time and READ_BYTES each, with gaps of up to GAP_BYTES read along,
+ * because one long read is faster than two short ones. The installing walk goes on when the bytes at its place have come. The
+ * workers take what a fault waits for first, and one of them never reads for the plan.
+ *
+ * The rate. With a limit, each slice moves the time of the next one.
+ */
+#include "base/clock.h"
+#include "base/err.h"
+#include "pager/session_private.h"
+
+#define SLICES_A_TURN 64u /* between two looks at everything else */
+#define READS_MAX     WORKERS_MAX_AHEAD
+#define READ_BYTES    (1 * MIB)
+#define GAP_BYTES     (64 * KIB)
+
+static struct counters *counters(struct session *s)
+{
+    return &s->p.block->header->counters;
+}
+
+/* ---- the plan ------------------------------------------------------------------------------------------------- */
+
+/* next_plan() - the walk is over: is there another one? */
+static void next_plan(struct session *s)
+{
+    struct ahead *a = &s->ahead;
+
+    if (!a->filling && s->p.fill.n > 0) {
+        a->filling = true;
+        prefetch_init(&s->engine.ahead, s->p.fill.runs, s->p.fill.n);
+        a->reads = s->engine.ahead;
+        a->waits = false;
+        return;
+    }
+    a->over = true;
+    if (a->began_ns != 0)
+        log_line(s->p.log, THAW_LOG_INFO, "msg=\"installed ahead\" pages=%ju left=%ju ms=%ju",
+                 (uintmax_t)counters(s)->pages_ahead, (uintmax_t)counters(s)->ahead_left,
+                 (uintmax_t)((s->now_ns - a->began_ns) / NS_PER_MS));
+}
+
+bool ahead_is_due(const struct session *s)
+{
+    const struct ahead *a = &s->ahead;
+
+    return !a->over && !a->waits && s->now_ns >= a->next_ns &&
+           engine_deadline_ns(&s->engine) == ENGINE_NEVER;
+}
+
+uint64_t ahead_deadline_ns(const struct session *s)
+{
+    const struct ahead *a = &s->ahead;
+
+    return a->over || a->waits ? ENGINE_NEVER : a->next_ns;
+}
+
+/* limit_rate() - @n_pages were installed: when is the next slice? */
+static void limit_rate(struct session *s, uint64_t n_pages)
+{
+    struct ahead *a = &s->ahead;
+    uint64_t bytes = n_pages * s->page_bytes;
+
+    if (s->p.ahead_rate == 0)
+        return;
+    a->next_ns = max_u64(a->next_ns, s->now_ns) +
+                 (uint64_t)((double)bytes * (double)NS_PER_S / (double)s->p.ahead_rate);
+}
+
+/* take_slice() - Return: was there anything to do? */
+static bool take_slice(struct session *s)
+{
+    struct event ev = {.kind = EVENT_AHEAD, .time_ns = s->now_ns};
+    struct effect fx[ENGINE_FX_MAX];
+    uint64_t before = counters(s)->pages_ahead;
+
+    if (engine_step(&s->engine, &ev, fx) == 0) {
+        if (prefetch_is_over(&s->engine.ahead))
+            next_plan(s);
+        return false;
+    }
+    if (s->ahead.began_ns == 0)
+        s->ahead.began_ns = s->now_ns;
+    session_carry_out(s, fx[0], s->now_ns);
+    limit_rate(s, counters(s)->pages_ahead - before);
+    return true;
+}
+
+void ahead_take(struct session *s)
+{
+    for (unsigned i = 0; i < SLICES_A_TURN && s->stop == STOP_NONE && ahead_is_due(s); i++) {
+        if (take_slice(s) && session_take_messages(s))
+            return; /* there may be more, and retries: they go first */
+    }
+}
+
+/* ---- reading -------------------------------------------------------------------------------------------------- */
+
+/* next_read() - a range of the plan that is worth one read. Return: false when the walk is over */
+static bool next_read(struct session *s, struct prefetch_run *read)
+{
+    struct prefetch *walk = &s->ahead.reads;
+    const struct pagetab *pages = &s->p.block->pages;
+    pgno_t most = max_u64(1, READ_BYTES / s->page_bytes);
+    pgno_t gap = GAP_BYTES / s->page_bytes;
+    struct prefetch_run slice;
+    pgno_t region_end;
+
+    if (!prefetch_peek(walk, pages, most, read))
+        return false;
+    region_end = geom_region_end(&s->p.block->geom, geom_find_page(&s->p.block->geom, read->first));
+    prefetch_pass(walk, read->end);
+    while (prefetch_peek(walk, pages, most, &slice) && slice.first >= read->end &&
+           slice.first - read->end <= gap && slice.end - read->first <= most &&
+           slice.end <= region_end) {
+        read->end = slice.end;
+        prefetch_pass(walk, slice.end);
+    }
+    return true;
+}
+
+/* feed() - as many reads as may be under way */
+static void feed(struct session *s)
+{
+    struct prefetch_run read;
+
+    while (s->ahead.n_jobs < READS_MAX && next_read(s, &read)) {
+        struct fetch_job job = session_job(s, read.first, read.end);
+
+        job.ahead = true;
+        workers_submit(s->p.workers, &job);
+        s->ahead.n_jobs++;
+    }
+}
+
+void ahead_fetch(struct session *s, const struct effect *fx)
+{
+    struct ahead *a = &s->ahead;
+
+    a->waits = true;
+    /* The readers have not begun, or what they read has left the page cache again. */
+    if (a->n_jobs == 0)
+        a->reads = s->engine.ahead;
+    feed(s);
+    if (a->n_jobs > 0)
+        return;
+    /* Nobody can read it for us: leave the page to its fault. */
+    a->waits = false;
+    counters(s)->ahead_left += fx->end - fx->first;
+    prefetch_pass(&s->engine.ahead, fx->end);
+}
+
+void ahead_fetched(struct session *s, const struct fetch_job *job)
+{
+    struct ahead *a = &s->ahead;
+
+    assert(a->n_jobs > 0);
+    a->n_jobs--;
+    a->waits = false;
+    if (job->result < 0) {
+        log_line(s->p.log, THAW_LOG_WARN, "msg=\"cannot read ahead\" error=\"%s\"", job->error);
+        a->over = true; /* a fault will say whether the bytes can be had */
+        return;
+    }
+    feed(s);
+}

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PAGER_SESSION_PRIVATE_H
+#define PAGER_SESSION_PRIVATE_H
+
+/*
+ * session_private.h - what the files of a session share
+ *
+ *     session.c        the loop: waiting, messages, retries; the beginning and the end
+ *     session_act.c    carrying out what the engine wants
+ *     session_ahead.c  what is done when nobody waits: the plan, and reading for it
+ */
+
+#include "pager/session.h"
+
+/** struct ahead - what is installed when nobody waits */
+struct ahead {
+    bool waits;            /* the next slice's bytes are being read */
+    unsigned n_jobs;       /* reads under way */
+    struct prefetch reads; /* a walk through the same plan, before the one that installs */
+    uint64_t next_ns;      /* not before, because of the rate */
+    uint64_t began_ns;     /* 0: not yet */
+    bool filling;          /* the working set is done; the rest is */
+    bool over;
+};
+
+struct session {
+    struct session_parts p;
+    struct engine engine;
+    struct thaw_extent located; /* the source's last answer: where EFFECT_COPY copies from */
+    void *zeroes;               /* owned: a page of zeroes to copy from */
+    uint64_t page_bytes;
+    uint64_t now_ns;     /* the engine's clock: read after each read(2), install and wait */
+    uint64_t put_off_ns; /* when the oldest fault that waits for a retry was read; 0: none waits */
+    unsigned n_refused;  /* installs in a row that were refused to the end; see install() */
+    int epoll;           /* owned */
+    enum stop_reason stop;
+    char why[400];      /* what went wrong, for people */
+    struct ahead ahead; /* see session_ahead.c */
+};
+
+/** session_stop_because() - note why the session ends; the first reason counts */
+void session_stop_because(struct session *s, enum stop_reason reason, const char *why);
+
+/**
+ * session_carry_out() - do what the engine wants, tell it how that went, until it wants nothing more
+ * @since_ns: when the fault behind it was read
+ */
+void session_carry_out(struct session *s, struct effect fx, uint64_t since_ns);
+
+/** session_take_messages() - one read's worth, discards before faults. Return: false if there was nothing to read */
+bool session_take_messages(struct session *s);
+
+/** session_job() - the read of [@first, @end), which lie in one region */
+struct fetch_job session_job(const struct session *s, pgno_t first, pgno_t end);
+
+/** ahead_is_due() - is there something to install that nobody waits for, now? */
+bool ahead_is_due(const struct session *s);
+
+/** ahead_deadline_ns() - when there will be, by the clock; ENGINE_NEVER: not by the clock */
+uint64_t ahead_deadline_ns(const struct session *s);
+
+/** ahead_take() - some slices of the plan, as long as no message comes */
+void ahead_take(struct session *s);
+
+/** ahead_fetch() - the plan's next bytes are not in memory: have them read, and what follows them */
+void ahead_fetch(struct session *s, const struct effect *fx);
+
+/** ahead_fetched() - a read for the plan is over */
+void ahead_fetched(struct session *s, const struct fetch_job *job);
+
+#endif
