@@ -40,7 +40,7 @@ TOKEN = re.compile(r"([a-z][a-z0-9_]*)(?::([0-5])(?:&([\w|]+))?=([\w|]+(?:,[\w|]
 WRAPPERS = {
     "accept4": [], "bind": [], "close": [], "connect": [], "epoll_create1": [], "epoll_ctl": [], "epoll_wait": [],
     "epoll_pwait2": [], "eventfd": ["eventfd2"], "faccessat": ["faccessat2"], "fchmod": [], "fchownat": [], "fcntl": [],
-    "flock": [], "fork": ["clone"], "fstat": ["newfstatat", "fstat"], "fstatfs": [], "getsockopt": [], "getrlimit": ["prlimit64"],
+    "flock": [], "fork": ["clone"], "fstat": ["newfstatat", "fstat"], "fstatfs": [], "fsync": [], "getsockopt": [], "getrlimit": ["prlimit64"],
     "ioctl": [], "kill": [], "listen": [], "lseek": [], "lstat": ["newfstatat", "lstat"], "mincore": [],
     "mkdir": [], "mkostemp": ["openat"], "mlock": [], "mmap": [], "munmap": [], "open": ["openat"], "poll": [],
     "posix_fallocate": ["fallocate"], "prctl": [], "pread": ["pread64"], "preadv2": [], "pthread_create": ["clone3"],

@@ -77,6 +77,15 @@ static inline uint64_t align_up(uint64_t v, uint64_t to)
     return (v + to - 1) & ~(to - 1);
 }
 
+/** compare_u64() - the order of two uint64_t, for qsort() */
+static inline int compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
 static inline bool is_power_of_two(uint64_t v)
 {
     return v != 0 && (v & (v - 1)) == 0;

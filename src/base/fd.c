@@ -42,10 +42,16 @@ int fd_write_all(int fd, const void *buf, size_t len)
     return 0;
 }
 
+/* #syscalls fsync */
+static int sync_fd(int fd)
+{
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
 /* mkostemp() makes new files only, and nothing else is opened: what is there cannot be read */
 /* #syscalls openat:2&O_ACCMODE|O_CREAT|O_EXCL=O_RDWR|O_CREAT|O_EXCL */
 /* #syscalls fchmod rename renameat renameat2 unlink unlinkat */
-int file_replace(const char *path, const char *text, size_t len)
+static int replace(const char *path, const void *bytes, size_t len, bool durable)
 {
     char temp[PATH_MAX];
     _cleanup_fd_ int fd = -1;
@@ -56,14 +62,60 @@ int file_replace(const char *path, const char *text, size_t len)
     fd = mkostemp(temp, O_CLOEXEC);
     if (fd < 0)
         return err_origin_errno(-errno, "cannot create a file beside %s", path);
-    r = fd_write_all(fd, text, len);
+    r = fd_write_all(fd, bytes, len);
     if (r == 0 && fchmod(fd, 0644) < 0)
         r = -errno;
+    if (r == 0 && durable)
+        r = sync_fd(fd);
     if (r == 0 && rename(temp, path) < 0)
         r = -errno;
     if (r < 0) {
         (void)unlink(temp);
         return err_origin_errno(r, "cannot write %s", path);
     }
+    return 0;
+}
+
+int file_replace(const char *path, const char *text, size_t len)
+{
+    return replace(path, text, len, false);
+}
+
+/* open_folder() - the folder of the file @path. Return: the fd (give) or a negative errno (no text) */
+/* #syscalls:start openat open */
+static int open_folder(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char folder[PATH_MAX] = ".";
+    int fd;
+
+    if (slash && (size_t)(slash - path) + 1 >= sizeof(folder))
+        return -ENAMETOOLONG;
+    if (slash) {
+        memcpy(folder, path,
+               (size_t)(slash - path) + 1); /* with the slash: of "/file" it is all there is */
+        folder[slash - path + 1] = '\0';
+    }
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+int file_replace_durable(const char *path, const void *bytes, size_t len, int dir_fd)
+{
+    _cleanup_fd_ int opened = -1;
+    int r;
+
+    if (dir_fd < 0) {
+        opened = open_folder(path);
+        if (opened < 0)
+            return err_origin_errno(opened, "cannot open the folder of %s", path);
+        dir_fd = opened;
+    }
+    r = replace(path, bytes, len, true);
+    if (r < 0)
+        return r;
+    r = sync_fd(dir_fd);
+    if (r < 0 && r != -EINVAL) /* EINVAL: this file system knows no such thing */
+        return err_origin_errno(r, "%s is written, its folder is not", path);
     return 0;
 }

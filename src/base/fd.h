@@ -26,4 +26,15 @@ int fd_write_all(int fd, const void *buf, size_t len);
  */
 int file_replace(const char *path, const char *text, size_t len);
 
+/**
+ * file_replace_durable() - the same, and after it the content survives a crash of the host
+ * @dir_fd: (borrow) the folder of @path, open for reading; -1: it is opened here, which a confined process may not do
+ *
+ * Waits for the disk. On an error the old content is there and nothing else; only when it is the folder that could not be
+ * written to the disk, the new content is, whole, and may be lost with the host.
+ *
+ * Return: 0 or a negative errno with a text.
+ */
+int file_replace_durable(const char *path, const void *bytes, size_t len, int dir_fd);
+
 #endif

@@ -84,14 +84,6 @@ static const struct wanted {
  * -------------------------------------------------------------------------------------------------
  */
 
-static int compare_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void guest_touch(volatile uint8_t *mem, uint64_t page_bytes, unsigned n, struct report *rep)
 {
     uint64_t took_ns[N_TOUCHES];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "testing.h"
 
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,9 +18,52 @@
 static char folder[64];
 static char target[128];
 
+/* ---- what is synced and renamed, in which order, through the linker's --wrap ----------------------------------- */
+
+/* A letter a call: s a file was synced, r a file got its name, d a folder was synced; capital: it was made to fail. */
+static char calls[16];
+static char failing; /* the letter of the call that fails; 0: none */
+static int failing_errno;
+static ino_t synced_folder; /* the last one */
+
+int __real_fsync(int fd);                            /* NOLINT: the linker's names */
+int __wrap_fsync(int fd);                            /* NOLINT */
+int __real_rename(const char *from, const char *to); /* NOLINT */
+int __wrap_rename(const char *from, const char *to); /* NOLINT */
+
+/* fails() - note the call. Return: whether it is the one that fails */
+static bool fails(char letter)
+{
+    size_t n = strlen(calls);
+    bool yes = letter == failing;
+
+    assert_true(n + 1 < sizeof(calls));
+    calls[n] = yes ? (char)toupper(letter) : letter;
+    if (yes)
+        errno = failing_errno;
+    return yes;
+}
+
+int __wrap_fsync(int fd) /* NOLINT */
+{
+    struct stat st;
+
+    assert_int_equal(fstat(fd, &st), 0);
+    if (S_ISDIR(st.st_mode))
+        synced_folder = st.st_ino;
+    return fails(S_ISDIR(st.st_mode) ? 'd' : 's') ? -1 : __real_fsync(fd);
+}
+
+int __wrap_rename(const char *from, const char *to) /* NOLINT */
+{
+    return fails('r') ? -1 : __real_rename(from, to);
+}
+
 static int make_folder(void **state)
 {
     (void)state;
+    memset(calls, 0, sizeof(calls));
+    failing = 0;
     (void)snprintf(folder, sizeof(folder), "%s", "/tmp/thaw-test-fd.XXXXXX");
     if (!mkdtemp(folder))
         return -1;
@@ -195,6 +239,118 @@ static void a_name_that_is_too_long_is_refused(void **state)
     assert_int_equal(file_replace(path, "x", 1), -ENAMETOOLONG);
 }
 
+static int put_durably(const char *text)
+{
+    return file_replace_durable(target, text, strlen(text), -1);
+}
+
+static void what_need_not_last_waits_for_no_disk(void **state)
+{
+    (void)state;
+    assert_int_equal(put("text"), 0);
+    assert_string_equal(calls, "r");
+}
+
+static void what_must_last_is_on_the_disk_before_it_has_its_name_and_its_name_after_that(
+    void **state)
+{
+    struct stat st;
+
+    (void)state;
+    assert_int_equal(put_durably("one"), 0);
+    assert_string_equal(calls, "srd");
+    check_content("one");
+    assert_int_equal(put_durably("two"), 0);
+    check_content("two");
+    assert_int_equal(count_entries(), 1);
+    assert_int_equal(stat(target, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0644);
+}
+
+static void a_folder_that_is_open_already_is_not_opened_again(void **state)
+{
+    char other[] = "/tmp/thaw-test-fd.XXXXXX";
+    struct stat st;
+    int dir_fd;
+
+    (void)state;
+    /* Another folder in its place: that it is the one that is synced shows that none is opened. */
+    assert_non_null(mkdtemp(other));
+    dir_fd = open(other, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(dir_fd >= 0);
+    assert_int_equal(rmdir(other), 0);
+    assert_int_equal(file_replace_durable(target, "x", 1, dir_fd), 0);
+    assert_string_equal(calls, "srd");
+    check_content("x");
+    assert_int_equal(fstat(dir_fd, &st), 0);
+    assert_true(synced_folder == st.st_ino);
+    dir_fd = fd_close(dir_fd);
+}
+
+static void a_name_without_a_folder_is_in_the_current_one(void **state)
+{
+    int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    (void)state;
+    assert_true(here >= 0);
+    assert_int_equal(chdir(folder), 0);
+    assert_int_equal(file_replace_durable("file", "x", 1, -1), 0);
+    assert_int_equal(fchdir(here), 0);
+    assert_string_equal(calls, "srd");
+    check_content("x");
+    here = fd_close(here);
+}
+
+static void a_disk_that_fails_leaves_the_old_content_and_nothing_else(void **state)
+{
+    static const char *const failed[] = {"S", "sR"};
+
+    (void)state;
+    assert_int_equal(put("old"), 0);
+    for (size_t i = 0; i < ARRAY_LEN(failed); i++) {
+        memset(calls, 0, sizeof(calls));
+        failing = (char)tolower(failed[i][i]);
+        failing_errno = EIO;
+        assert_int_equal(put_durably("new"), -EIO);
+        assert_string_equal(calls, failed[i]);
+        assert_non_null(strstr(err_text(), target));
+        check_content("old");
+        assert_int_equal(count_entries(), 1);
+    }
+}
+
+static void a_folder_that_cannot_be_synced_is_an_error_and_the_file_is_whole(void **state)
+{
+    (void)state;
+    assert_int_equal(put("old"), 0);
+    failing = 'd';
+    failing_errno = EIO;
+    assert_int_equal(put_durably("new"), -EIO);
+    assert_non_null(strstr(err_text(), target));
+    check_content("new");
+    assert_int_equal(count_entries(), 1);
+}
+
+static void a_file_system_that_syncs_no_folders_is_no_error(void **state)
+{
+    (void)state;
+    failing = 'd';
+    failing_errno = EINVAL;
+    assert_int_equal(put_durably("new"), 0);
+    check_content("new");
+}
+
+static void without_its_folder_nothing_is_made_durable(void **state)
+{
+    char path[256];
+
+    (void)state;
+    (void)snprintf(path, sizeof(path), "%s/none/file", folder);
+    assert_int_equal(file_replace_durable(path, "x", 1, -1), -ENOENT);
+    assert_non_null(strstr(err_text(), path));
+    assert_string_equal(calls, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +369,24 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_folder_that_is_not_there_is_named, make_folder,
                                         remove_folder),
         cmocka_unit_test(a_name_that_is_too_long_is_refused),
+        cmocka_unit_test_setup_teardown(what_need_not_last_waits_for_no_disk, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(
+            what_must_last_is_on_the_disk_before_it_has_its_name_and_its_name_after_that,
+            make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(a_folder_that_is_open_already_is_not_opened_again,
+                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(a_name_without_a_folder_is_in_the_current_one, make_folder,
+                                        remove_folder),
+        cmocka_unit_test_setup_teardown(a_disk_that_fails_leaves_the_old_content_and_nothing_else,
+                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(
+            a_folder_that_cannot_be_synced_is_an_error_and_the_file_is_whole, make_folder,
+            remove_folder),
+        cmocka_unit_test_setup_teardown(a_file_system_that_syncs_no_folders_is_no_error,
+                                        make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(without_its_folder_nothing_is_made_durable, make_folder,
+                                        remove_folder),
     };
 
     test_watchdog();

@@ -36,14 +36,6 @@ static bool tsc_is_steady(void)
     return steady;
 }
 
-static int compare_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-
-    return (x > y) - (x < y);
-}
-
 static int compare_double(const void *a, const void *b)
 {
     double x = *(const double *)a;
