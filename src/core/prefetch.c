@@ -49,7 +49,8 @@ bool prefetch_peek(struct prefetch *pf, const struct pagetab *pages, pgno_t max_
         if (first == end)
             continue;
         slice->first = first;
-        slice->end = pagetab_find_other(pages, PAGE_ABSENT, first, min_u64(end, first + max_pages));
+        slice->end =
+            pagetab_find_other(pages, PAGE_ABSENT, first, first + min_u64(end - first, max_pages));
         return true;
     }
     return false;

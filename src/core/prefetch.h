@@ -30,20 +30,21 @@ struct prefetch {
     uint64_t n_passed; /* pages that the walk has left behind, installed or not */
 };
 
-/** prefetch_init() - a walk that is at its beginning */
+/** prefetch_init() - a walk that is at its beginning; runs may be empty */
 void prefetch_init(struct prefetch *pf, const struct prefetch_run *runs, size_t n_runs);
 
 /**
  * prefetch_peek() - the next slice
  * @max_pages: at least 1
  *
- * Passes over what is not ABSENT. The walk stays before the slice until prefetch_pass().
+ * Passes over what is not ABSENT. The walk stays before the slice until prefetch_pass(); pages may change their state
+ * meanwhile, and the next peek takes them as they are then. Never more than one run's pages are in a slice.
  * Return: false when the walk is over.
  */
 bool prefetch_peek(struct prefetch *pf, const struct pagetab *pages, pgno_t max_pages,
                    struct prefetch_run *slice);
 
-/** prefetch_pass() - the walk goes on behind page @end - 1 of the run where it stands */
+/** prefetch_pass() - the walk goes on behind page @end - 1, not before where it stands, of the run where it stands */
 void prefetch_pass(struct prefetch *pf, pgno_t end);
 
 /** prefetch_is_over() - is nothing left to peek at? */

@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * workingset.c - working sets in memory: growing, becoming one of several, counted
+ *
+ * What is in one has been checked or was made here: units are distinct and inside the memory file, so the sums below do
+ * not overflow, and two sets are joined with one table that is large enough for both.
+ */
+
 #include "image/workingset.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/err.h"
 
@@ -15,6 +22,8 @@ int workingset_new(struct workingset **out, unsigned unit_shift, uint64_t image_
     struct workingset *ws = calloc(1, sizeof(*ws));
 
     assert(unit_shift == 12 || unit_shift == 21);
+    assert(image_bytes > 0 && image_bytes <= INT64_MAX &&
+           image_bytes == align_down(image_bytes, 1ull << unit_shift));
     if (!ws)
         return err_origin_errno(-ENOMEM, "cannot make a working set");
     ws->unit_shift = unit_shift;
@@ -31,16 +40,29 @@ struct workingset *workingset_free(struct workingset *ws)
     return NULL;
 }
 
+int workingset_reserve(struct workingset *ws, size_t n)
+{
+    void *more;
+
+    if (n <= ws->room)
+        return 0;
+    more = reallocarray(ws->entries, n, sizeof(*ws->entries));
+    if (!more)
+        return err_origin_errno(-ENOMEM, "no memory for a working set of %zu entries", n);
+    ws->entries = more;
+    ws->room = n;
+    return 0;
+}
+
 int workingset_add(struct workingset *ws, const struct workingset_entry *entry)
 {
+    assert(entry->unit < ws->image_bytes >> ws->unit_shift);
+    assert(entry->time_class < WORKINGSET_TIME_CLASSES);
     if (ws->n == ws->room) {
-        size_t room = ws->room ? ws->room * 2 : ROOM_MIN;
-        void *more = realloc(ws->entries, room * sizeof(*ws->entries));
+        int r = workingset_reserve(ws, ws->room ? ws->room * 2 : ROOM_MIN);
 
-        if (!more)
-            return err_origin_errno(-ENOMEM, "no memory for a working set of %zu entries", room);
-        ws->entries = more;
-        ws->room = room;
+        if (r < 0)
+            return r;
     }
     ws->entries[ws->n++] = *entry;
     return 0;
@@ -55,11 +77,11 @@ uint8_t workingset_time_class(uint64_t since_start_ns)
 
 /* ---- several become one --------------------------------------------------------------------------------------- */
 
-/* struct place - where a unit is: a table of all units, looked up by number. Open addressing */
+/* struct place - where a unit is: a table of all units, looked up by number. Open addressing, half empty at least */
 struct place {
     uint64_t unit_and_one; /* 0: free */
-    size_t at;
-    unsigned n_sets; /* how many of the sets have it */
+    size_t at;             /* in the entries of the set that is made */
+    unsigned n_sets;       /* how many of the sets have it */
 };
 
 struct places {
@@ -124,12 +146,12 @@ static int check_alike(const struct workingset *const *sets, unsigned n_sets)
 {
     for (unsigned i = 1; i < n_sets; i++) {
         if (sets[i]->unit_shift != sets[0]->unit_shift)
-            return err_origin(-EINVAL,
-                              "working set %u is in units of %llu bytes, the first one of %llu",
-                              i + 1, 1ull << sets[i]->unit_shift, 1ull << sets[0]->unit_shift);
+            return err_origin(
+                -EINVAL, "working set %u of those is in units of %llu bytes, the first one of %llu",
+                i + 1, 1ull << sets[i]->unit_shift, 1ull << sets[0]->unit_shift);
         if (sets[i]->image_bytes != sets[0]->image_bytes)
             return err_origin(-EINVAL,
-                              "working set %u is of a memory file of %" PRIu64
+                              "working set %u of those is of a memory file of %" PRIu64
                               " bytes, the first one of %" PRIu64,
                               i + 1, sets[i]->image_bytes, sets[0]->image_bytes);
     }
@@ -142,9 +164,10 @@ int workingset_merge(struct workingset **out, const struct workingset *const *se
     _cleanup_(workingset_freep) struct workingset *all = NULL;
     struct places places = {0};
     size_t n = 0;
-    int r = check_alike(sets, n_sets);
+    int r;
 
     assert(n_sets > 0);
+    r = check_alike(sets, n_sets);
     for (unsigned i = 0; i < n_sets; i++)
         n += sets[i]->n;
     if (r == 0)
@@ -168,14 +191,6 @@ int workingset_merge(struct workingset **out, const struct workingset *const *se
 }
 
 /* ---- numbers -------------------------------------------------------------------------------------------------- */
-
-static int compare_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-
-    return (x > y) - (x < y);
-}
 
 /* count_runs() - @units sorted; they are overwritten with the lengths of the runs. Return: how many */
 static size_t count_runs(uint64_t *units, size_t n)
@@ -205,7 +220,7 @@ int workingset_stat(const struct workingset *ws, struct workingset_stat *out)
         units[i] = e->unit;
         out->n_writes += e->write;
         out->n_ordered += i > 0 && e->unit == ws->entries[i - 1].unit + 1;
-        out->by_time_class[e->time_class & 63]++;
+        out->by_time_class[e->time_class]++;
     }
     if (ws->n > 0) {
         qsort(units, ws->n, sizeof(*units), compare_u64);

@@ -1,5 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* workingset_file.c - a working set's file: workingset.h has the layout. Nothing in a file is believed */
+
+/*
+ * workingset_file.c - a working set's file: workingset.h has the layout
+ *
+ * Nothing in a file is believed. The header is checked before the rest is read, so that a file that is something else
+ * costs nothing, whatever its size; then the checksum; then each entry, and that none occurs twice. An error names the
+ * offset of what is wrong.
+ *
+ * A set has one file: what was read and is written again is the same bytes.
+ */
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -8,17 +18,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* The header is the library: a pager does not carry another one. */
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/err.h"
 #include "base/fd.h"
 #include "image/workingset.h"
 
-#define UNIT_BITS  48u
-#define TIME_SHIFT 48u
-#define WRITE_BIT  (1ull << 56)
-#define KNOWN_BITS ((1ull << 57) - 1)
-#define COMPLETE   1u
+#define UNIT_BITS   48u
+#define TIME_SHIFT  48u
+#define WRITE_BIT   (1ull << 56)
+#define KNOWN_BITS  ((1ull << 57) - 1)
+#define COMPLETE    1u
+#define ENTRY_AT(i) (sizeof(struct workingset_header) + (i) * sizeof(uint64_t))
 
 static uint64_t pack(const struct workingset_entry *e)
 {
@@ -38,190 +51,239 @@ static struct workingset_entry unpack(uint64_t word)
 static uint64_t checksum(const void *bytes, size_t len)
 {
     struct workingset_header h;
-    XXH3_state_t *state = XXH3_createState();
-    uint64_t sum;
+    XXH3_state_t state;
 
-    if (!state)
-        return 0;
     memcpy(&h, bytes, sizeof(h));
     h.checksum = 0;
-    (void)XXH3_64bits_reset(state);
-    (void)XXH3_64bits_update(state, &h, sizeof(h));
-    (void)XXH3_64bits_update(state, (const char *)bytes + sizeof(h), len - sizeof(h));
-    sum = XXH3_64bits_digest(state);
-    (void)XXH3_freeState(state);
-    return sum;
+    (void)XXH3_64bits_reset(&state);
+    (void)XXH3_64bits_update(&state, &h, sizeof(h));
+    (void)XXH3_64bits_update(&state, (const char *)bytes + sizeof(h), len - sizeof(h));
+    return XXH3_64bits_digest(&state);
 }
 
 /* ---- reading -------------------------------------------------------------------------------------------------- */
 
-static int damaged(const char *path, const char *what, uint64_t at)
+static int damaged(const char *name, const char *what, uint64_t at)
 {
-    return err_origin(-EINVAL, "working set %s is damaged: %s (offset %" PRIu64 ")", path, what,
+    return err_origin(-EINVAL, "working set %s is damaged: %s (offset %" PRIu64 ")", name, what,
                       at);
 }
 
-static int check_header(const struct workingset_header *h, const char *path, size_t len)
+#define HEADER_DAMAGED(name, what, member) \
+    damaged(name, what, offsetof(struct workingset_header, member))
+
+/* check_header() - of a file of @len bytes, at least a header's */
+static int check_header(const struct workingset_header *h, const char *name, size_t len)
 {
     if (h->magic != WORKINGSET_MAGIC)
-        return err_origin(-EINVAL, "%s is not a working set", path);
-    if (h->version != WORKINGSET_VERSION || h->header_bytes != sizeof(*h))
+        return err_origin(-EINVAL, "%s is not a working set", name);
+    if (h->version != WORKINGSET_VERSION)
         return err_origin(-EINVAL, "working set %s is of version %u, this thaw reads version %u",
-                          path, h->version, WORKINGSET_VERSION);
+                          name, h->version, WORKINGSET_VERSION);
+    if (h->header_bytes != sizeof(*h))
+        return HEADER_DAMAGED(name, "no such length of a header", header_bytes);
     if (h->unit_shift != 12 && h->unit_shift != 21)
-        return damaged(path, "no such unit", offsetof(struct workingset_header, unit_shift));
-    if ((h->flags & ~COMPLETE) != 0 || h->reserved != 0)
-        return damaged(path, "unknown flags", offsetof(struct workingset_header, flags));
-    if (h->image_bytes == 0 || (h->image_bytes & ((1ull << h->unit_shift) - 1)) != 0 ||
+        return HEADER_DAMAGED(name, "no such unit", unit_shift);
+    if ((h->flags & ~COMPLETE) != 0)
+        return HEADER_DAMAGED(name, "unknown flags", flags);
+    if (h->image_bytes == 0 || h->image_bytes > INT64_MAX ||
+        h->image_bytes != align_down(h->image_bytes, 1ull << h->unit_shift) ||
         h->image_bytes >> h->unit_shift > 1ull << UNIT_BITS)
-        return damaged(path, "no such size of a memory file",
-                       offsetof(struct workingset_header, image_bytes));
-    if (h->n_entries > h->image_bytes >> h->unit_shift ||
-        h->n_entries != (len - sizeof(*h)) / sizeof(uint64_t) ||
-        (len - sizeof(*h)) % sizeof(uint64_t) != 0)
-        return damaged(path, "its length is not that of its entries",
-                       offsetof(struct workingset_header, n_entries));
+        return HEADER_DAMAGED(name, "no such size of a memory file", image_bytes);
+    if (h->n_entries > h->image_bytes >> h->unit_shift)
+        return HEADER_DAMAGED(name, "more entries than the memory file has units", n_entries);
+    if (h->n_entries > WORKINGSET_ENTRIES_MAX)
+        return err_origin(-EFBIG,
+                          "working set %s has %" PRIu64 " entries, this thaw reads %llu at most",
+                          name, h->n_entries, WORKINGSET_ENTRIES_MAX);
+    if (len < ENTRY_AT(h->n_entries))
+        return damaged(name, "it ends too early", len);
+    if (len > ENTRY_AT(h->n_entries))
+        return damaged(name, "it does not end behind its last entry", ENTRY_AT(h->n_entries));
+    if (h->reserved != 0)
+        return HEADER_DAMAGED(name, "what is reserved is not 0", reserved);
     return 0;
 }
 
-static int compare_u64(const void *a, const void *b)
+/* find_header() - the header of the first @len bytes of a file of @file_bytes, checked */
+static int find_header(struct workingset_header *h, const char *name, const void *bytes, size_t len,
+                       size_t file_bytes)
 {
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
+    if (len < sizeof(*h))
+        return err_origin(-EINVAL, "%s is not a working set: it has %zu bytes", name, len);
+    memcpy(h, bytes, sizeof(*h));
+    return check_header(h, name, file_bytes);
+}
 
-    return (x > y) - (x < y);
+/* find_second() - the entry that has @unit for the second time; there is one */
+static size_t find_second(const struct workingset *ws, uint64_t unit)
+{
+    bool before = false;
+
+    for (size_t i = 0; i < ws->n; i++) {
+        if (ws->entries[i].unit == unit && before)
+            return i;
+        before |= ws->entries[i].unit == unit;
+    }
+    return ws->n;
 }
 
 /* check_distinct() - no unit twice */
-static int check_distinct(const struct workingset *ws, const char *path)
+static int check_distinct(const struct workingset *ws, const char *name)
 {
-    uint64_t *units = malloc((ws->n + 1) * sizeof(*units));
-    bool twice = false;
+    uint64_t *units = calloc(ws->n + 1, sizeof(*units));
+    size_t i;
 
     if (!units)
-        return err_origin_errno(-ENOMEM, "cannot read working set %s", path);
-    for (size_t i = 0; i < ws->n; i++)
+        return err_origin_errno(-ENOMEM, "cannot read working set %s", name);
+    for (i = 0; i < ws->n; i++)
         units[i] = ws->entries[i].unit;
     qsort(units, ws->n, sizeof(*units), compare_u64);
-    for (size_t i = 1; i < ws->n; i++)
-        twice |= units[i] == units[i - 1];
+    for (i = 1; i < ws->n && units[i] != units[i - 1]; i++)
+        continue;
+    if (i < ws->n)
+        i = find_second(ws, units[i]);
     free(units);
-    return twice ? damaged(path, "an entry occurs twice", sizeof(struct workingset_header)) : 0;
+    return i < ws->n ? damaged(name, "an entry occurs twice", ENTRY_AT(i)) : 0;
 }
 
-static int read_entries(struct workingset *ws, const char *path, const uint64_t *words, uint64_t n)
+/* parse_entries() - @n words at @bytes, at any address */
+static int parse_entries(struct workingset *ws, const char *name, const char *bytes, uint64_t n)
 {
-    for (uint64_t i = 0; i < n; i++) {
-        struct workingset_entry e = unpack(words[i]);
-        int r;
+    int r = workingset_reserve(ws, n);
 
-        if ((words[i] & ~KNOWN_BITS) != 0 || e.unit >= ws->image_bytes >> ws->unit_shift ||
-            e.time_class > 63)
-            return damaged(path, "no such entry",
-                           sizeof(struct workingset_header) + i * sizeof(uint64_t));
+    for (uint64_t i = 0; i < n && r == 0; i++) {
+        struct workingset_entry e;
+        uint64_t word;
+
+        memcpy(&word, bytes + i * sizeof(word), sizeof(word));
+        e = unpack(word);
+        if ((word & ~KNOWN_BITS) != 0)
+            return damaged(name, "unknown bits in an entry", ENTRY_AT(i));
+        if (e.unit >= ws->image_bytes >> ws->unit_shift)
+            return damaged(name, "an entry beyond the memory file", ENTRY_AT(i));
+        if (e.time_class >= WORKINGSET_TIME_CLASSES)
+            return damaged(name, "no such time class", ENTRY_AT(i));
         r = workingset_add(ws, &e);
-        if (r < 0)
-            return r;
     }
-    return check_distinct(ws, path);
+    return r == 0 ? check_distinct(ws, name) : r;
 }
 
-static int parse(struct workingset **out, const char *path, const void *bytes, size_t len)
+int workingset_parse(struct workingset **out, const char *name, const void *bytes, size_t len)
 {
     _cleanup_(workingset_freep) struct workingset *ws = NULL;
     struct workingset_header h;
-    int r;
+    int r = find_header(&h, name, bytes, len, len);
 
-    if (len < sizeof(h))
-        return err_origin(-EINVAL, "%s is not a working set: %zu bytes", path, len);
-    memcpy(&h, bytes, sizeof(h));
-    r = check_header(&h, path, len);
     if (r < 0)
         return r;
     if (checksum(bytes, len) != h.checksum)
-        return damaged(path, "its checksum is wrong", offsetof(struct workingset_header, checksum));
+        return HEADER_DAMAGED(name, "its checksum is wrong", checksum);
     r = workingset_new(&ws, h.unit_shift, h.image_bytes);
     if (r < 0)
         return r;
     ws->window_ns = h.window_ns;
     ws->complete = (h.flags & COMPLETE) != 0;
-    r = read_entries(ws, path, (const uint64_t *)(const void *)((const char *)bytes + sizeof(h)),
-                     h.n_entries);
+    r = parse_entries(ws, name, (const char *)bytes + sizeof(h), h.n_entries);
     if (r == 0)
         *out = TAKE(ws);
     return r;
 }
 
-/* read_all() - a regular file's bytes. *bytes: (give) */
-static int read_all(const char *path, void **bytes, size_t *len)
+/* read_part() - up to @len bytes from the beginning. Return: how many there were, or a negative errno with a text */
+/* #syscalls:start pread64 */
+static ssize_t read_part(int fd, const char *path, char *bytes, size_t len)
+{
+    size_t done = 0;
+
+    while (done < len) {
+        ssize_t n = pread(fd, bytes + done, len - done, (off_t)done);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_origin_errno(-errno, "cannot read working set %s", path);
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+/* #syscalls:start openat open newfstatat fstat */
+int workingset_read(struct workingset **out, const char *path)
 {
     _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    char head[sizeof(struct workingset_header)];
+    struct workingset_header h;
     struct stat st;
-    size_t done = 0;
-    ssize_t n = 1;
-    char *mem;
+    char *bytes;
+    ssize_t n;
+    int r;
 
     if (fd < 0 || fstat(fd, &st) < 0)
         return err_origin_errno(-errno, "cannot open working set %s", path);
     if (!S_ISREG(st.st_mode))
         return err_origin(-EINVAL, "working set %s is not a regular file", path);
-    mem = malloc((size_t)st.st_size + 8);
-    if (!mem)
+    n = read_part(fd, path, head, sizeof(head));
+    if (n < 0)
+        return (int)n;
+    r = find_header(&h, path, head, (size_t)n, (size_t)st.st_size);
+    if (r < 0)
+        return r;
+    bytes = malloc((size_t)st.st_size);
+    if (!bytes)
         return err_origin_errno(-ENOMEM, "cannot read working set %s", path);
-    while (done < (size_t)st.st_size && n > 0) {
-        n = read(fd, mem + done, (size_t)st.st_size - done);
-        if (n < 0 && errno == EINTR)
-            n = 1;
-        else if (n > 0)
-            done += (size_t)n;
-    }
-    if (n < 0) {
-        free(mem);
-        return err_origin_errno(-errno, "cannot read working set %s", path);
-    }
-    *bytes = mem;
-    *len = done;
-    return 0;
-}
-
-int workingset_read(struct workingset **out, const char *path)
-{
-    void *bytes = NULL;
-    size_t len = 0;
-    int r = read_all(path, &bytes, &len);
-
-    if (r == 0)
-        r = parse(out, path, bytes, len);
+    n = read_part(fd, path, bytes, (size_t)st.st_size);
+    r = n < 0 ? (int)n : workingset_parse(out, path, bytes, (size_t)n);
     free(bytes);
     return r;
 }
 
 /* ---- writing -------------------------------------------------------------------------------------------------- */
 
-int workingset_write(const struct workingset *ws, const char *path)
+int workingset_format(const struct workingset *ws, void **bytes, size_t *len)
 {
-    size_t len = sizeof(struct workingset_header) + ws->n * sizeof(uint64_t);
-    struct workingset_header *h = malloc(len);
-    uint64_t *words;
-    int r;
-
-    if (!h)
-        return err_origin_errno(-ENOMEM, "cannot write working set %s", path);
-    *h = (struct workingset_header){
+    size_t n_bytes = ENTRY_AT(ws->n);
+    struct workingset_header h = {
         .magic = WORKINGSET_MAGIC,
         .version = WORKINGSET_VERSION,
-        .header_bytes = sizeof(*h),
+        .header_bytes = sizeof(h),
         .unit_shift = ws->unit_shift,
         .flags = ws->complete ? COMPLETE : 0,
         .image_bytes = ws->image_bytes,
         .n_entries = ws->n,
         .window_ns = ws->window_ns,
     };
-    words = (uint64_t *)(void *)(h + 1);
-    for (size_t i = 0; i < ws->n; i++)
-        words[i] = pack(&ws->entries[i]);
-    h->checksum = checksum(h, len);
-    r = file_replace(path, (const char *)h, len);
-    free(h);
+    char *mem;
+
+    if (ws->n > WORKINGSET_ENTRIES_MAX)
+        return err_origin(-EFBIG, "a working set of %zu entries, expected %llu at most", ws->n,
+                          WORKINGSET_ENTRIES_MAX);
+    mem = malloc(n_bytes);
+    if (!mem)
+        return err_origin_errno(-ENOMEM, "no memory to write a working set of %zu entries", ws->n);
+    memcpy(mem, &h, sizeof(h));
+    for (size_t i = 0; i < ws->n; i++) {
+        uint64_t word = pack(&ws->entries[i]);
+
+        memcpy(mem + ENTRY_AT(i), &word, sizeof(word));
+    }
+    h.checksum = checksum(mem, n_bytes);
+    memcpy(mem, &h, sizeof(h));
+    *bytes = mem;
+    *len = n_bytes;
+    return 0;
+}
+
+int workingset_write(const struct workingset *ws, const char *path)
+{
+    void *bytes = NULL;
+    size_t len = 0;
+    int r = workingset_format(ws, &bytes, &len);
+
+    if (r == 0)
+        r = file_replace_durable(path, bytes, len, -1);
+    free(bytes);
     return r;
 }

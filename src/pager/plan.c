@@ -1,10 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * plan.c - how a working set becomes runs of pages
+ *
+ * The entries are taken PLAN_WINDOW at a time and each such window is sorted by offset; then each entry's pages are added
+ * in that order. One bit a page, only while the plan is made, keeps a page from being in it twice: windows may name parts
+ * of one page, and units may be larger than pages. A page that comes right behind the last one, in the same region,
+ * makes the last run longer, across windows too: the order stays what it is.
+ */
+
 #include "pager/plan.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/err.h"
 
@@ -31,24 +40,23 @@ static int add_run(struct plan *p, pgno_t first, pgno_t end)
 }
 
 /* add_page() - to the last run, if it continues that one within its region, else as a run of its own */
-static int add_page(struct making *m, pgno_t p, bool may_join)
+static int add_page(struct making *m, const struct geom_region *region, pgno_t p)
 {
-    struct plan *plan = &m->plan;
+    struct prefetch_run *last = m->plan.n > 0 ? &m->plan.runs[m->plan.n - 1] : NULL;
     uint64_t bit = 1ull << (p % 64);
 
     if (m->planned[p / 64] & bit)
         return 0;
     m->planned[p / 64] |= bit;
-    if (may_join && plan->n > 0 && plan->runs[plan->n - 1].end == p &&
-        geom_find_page(m->g, p - 1) == geom_find_page(m->g, p)) {
-        plan->runs[plan->n - 1].end++;
+    if (last && last->end == p && p > region->first) {
+        last->end++;
         return 0;
     }
-    return add_run(plan, p, p + 1);
+    return add_run(&m->plan, p, p + 1);
 }
 
-/* add_unit() - all pages that have a part of a unit of the memory file */
-static int add_unit(struct making *m, imgoff_t off, uint64_t unit_bytes, bool may_join)
+/* add_unit() - all pages that have a part of the unit at @off */
+static int add_unit(struct making *m, imgoff_t off, uint64_t unit_bytes)
 {
     uint64_t page_bytes = geom_page_bytes(m->g);
     imgoff_t end = off + unit_bytes;
@@ -61,21 +69,13 @@ static int add_unit(struct making *m, imgoff_t off, uint64_t unit_bytes, bool ma
         if (!region)
             continue;
         outside = false;
-        r = add_page(m, region->first + ((off - region->imgoff) >> m->g->page_shift), may_join);
-        may_join = true;
+        r = add_page(m, region, region->first + ((off - region->imgoff) >> m->g->page_shift));
     }
     m->plan.n_outside += outside;
     return r;
 }
 
-static int compare_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a;
-    uint64_t y = *(const uint64_t *)b;
-
-    return (x > y) - (x < y);
-}
-
+/* add_window() - the entries [@first, @end), at most PLAN_WINDOW */
 static int add_window(struct making *m, const struct workingset *ws, size_t first, size_t end)
 {
     uint64_t units[PLAN_WINDOW];
@@ -85,7 +85,7 @@ static int add_window(struct making *m, const struct workingset *ws, size_t firs
         units[i - first] = ws->entries[i].unit;
     qsort(units, end - first, sizeof(units[0]), compare_u64);
     for (size_t i = 0; i < end - first && r == 0; i++)
-        r = add_unit(m, units[i] << ws->unit_shift, 1ull << ws->unit_shift, i > 0);
+        r = add_unit(m, units[i] << ws->unit_shift, 1ull << ws->unit_shift);
     return r;
 }
 
