@@ -29,12 +29,14 @@ enum thaw_where {
  *         does (UFFDIO_COPY); it may be a file mapping that faults with an error. Mandatory for THAW_WHERE_MEMORY. For
  *         THAW_WHERE_ELSEWHERE it may be NULL; if not, the bytes can be had there by waiting for storage, which is done
  *         for bytes that a fetch() brought and that did not stay in memory
+ * @lasting: the bytes stay at that address for as long as the source does, so that several extents can be used at once
  */
 struct thaw_extent {
     enum thaw_where where;
     uint64_t first;
     uint64_t end;
     const void *bytes;
+    int lasting;
 };
 
 /**

@@ -58,6 +58,15 @@ enum thaw_confine {
  * @confine:           see enum thaw_confine. For programs that do nothing else than serve: system calls are filtered in all
  *                     threads, SIGSYS is taken, and whatever is done by name fails but for @write_dir
  * @write_dir:         beneath this folder a confined process may still make, replace and remove files; NULL: nowhere
+ * @prefetch_path:     a working set (thaw-workingset(5)): its pages are installed in its order while nobody waits for one;
+ *                     NULL: none
+ * @before_resume_bytes: so much of it is installed first, by several threads; UINT64_MAX: all. See thaw_pager_on_resume()
+ * @fill:              install all the other pages too, in the order of the memory file
+ * @ahead_bytes_per_s: of both together, on average; 0: as fast as it goes
+ * @leave_when_full:   when every page is there, let go of the VM's memory and return from thaw_pager_run(): nobody needs a
+ *                     pager any more. Not with @track
+ * @record_path:       write the guest's working set into this file, once; NULL: do not
+ * @record_ms:         after so long; 0: when THAW_REQUEST_READY comes. At the VM's end in any case
  * @run_uid, @run_gid: become this user and group after the handshake, without supplementary groups; 0: do not.
  *                     With it, @state_dir NULL is /tmp/thaw-UID
  */
@@ -79,6 +88,13 @@ struct thaw_pager_options {
     void *log_ctx;
     enum thaw_confine confine;
     const char *write_dir;
+    const char *prefetch_path;
+    uint64_t before_resume_bytes;
+    int fill;
+    uint64_t ahead_bytes_per_s;
+    int leave_when_full;
+    const char *record_path;
+    unsigned record_ms;
     uid_t run_uid;
     gid_t run_gid;
 };
@@ -126,7 +142,7 @@ typedef int thaw_serve_fn(void *ctx, struct thaw_pager *p);
  * @serve:    called in the child processes, which end with what it returns
  *
  * Context: in place of thaw_pager_run(), after thaw_pager_accept(). The process must have one thread, and must not ignore
- * SIGCHLD. thaw_pager_request() is handed on to the child: as SIGTERM and SIGUSR1, for which handlers must be installed.
+ * SIGCHLD. thaw_pager_request() is handed on to the child: as SIGTERM, SIGUSR1 and SIGUSR2, for which handlers must be installed.
  *
  * Return: 0 when the VMM went away or a stop was requested; > 0 the exit status of a serving process that ended by itself
  * and left no VMM; or a negative errno when no serving process could be had and the VMM has been killed.
@@ -137,6 +153,7 @@ int thaw_pager_supervise(struct thaw_pager *p, unsigned grace_ms, thaw_serve_fn 
 enum thaw_request {
     THAW_REQUEST_STOP,  /* kill the VMM, then return from thaw_pager_run() */
     THAW_REQUEST_STATS, /* call the function given with thaw_pager_on_stats() on the pager thread */
+    THAW_REQUEST_READY, /* the guest has come as far as its working set is to be recorded: write @record_path */
 };
 
 /** thaw_pager_request() - ask a pager for something. Async-signal-safe, any thread. */
@@ -147,6 +164,32 @@ typedef void thaw_stats_fn(void *ctx, const char *json);
 
 /** thaw_pager_on_stats() - who gets the statistics on THAW_REQUEST_STATS and when thaw_pager_run() ends */
 void thaw_pager_on_stats(struct thaw_pager *p, thaw_stats_fn *fn, void *ctx);
+
+/**
+ * thaw_pager_on_resume() - who hears that the VM may be told to go on, because @before_resume_bytes are installed
+ *
+ * Called once, on the pager thread, also without @before_resume_bytes. Must not block. Not called in a take-over.
+ */
+void thaw_pager_on_resume(struct thaw_pager *p, void (*fn)(void *ctx), void *ctx);
+
+/** struct thaw_progress - how far the pages of @prefetch_path and of @fill are */
+struct thaw_progress {
+    uint64_t page_bytes;
+    uint64_t working_set_pages; /* to be installed */
+    uint64_t working_set_done;  /* left behind: installed, or not needed */
+    uint64_t fill_pages;
+    uint64_t fill_done;
+    uint64_t n_installed; /* of both, by being ahead of the guest */
+    int over;             /* nothing is to be done ahead any more */
+};
+
+/**
+ * thaw_pager_on_progress() - who hears of it: ten times a second while there is progress, and when it is over
+ *
+ * @fn is called on the pager thread and must not block; its argument is (borrow) until it returns.
+ */
+void thaw_pager_on_progress(struct thaw_pager *p,
+                            void (*fn)(void *ctx, const struct thaw_progress *progress), void *ctx);
 
 /** thaw_pager_free() - close everything. @p: (take) may be NULL. Return: NULL */
 struct thaw_pager *thaw_pager_free(struct thaw_pager *p);

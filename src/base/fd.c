@@ -81,9 +81,8 @@ int file_replace(const char *path, const char *text, size_t len)
     return replace(path, text, len, false);
 }
 
-/* open_folder() - the folder of the file @path. Return: the fd (give) or a negative errno (no text) */
 /* #syscalls:start openat open */
-static int open_folder(const char *path)
+int folder_open(const char *path)
 {
     const char *slash = strrchr(path, '/');
     char folder[PATH_MAX] = ".";
@@ -106,7 +105,7 @@ int file_replace_durable(const char *path, const void *bytes, size_t len, int di
     int r;
 
     if (dir_fd < 0) {
-        opened = open_folder(path);
+        opened = folder_open(path);
         if (opened < 0)
             return err_origin_errno(opened, "cannot open the folder of %s", path);
         dir_fd = opened;

@@ -26,6 +26,9 @@ int fd_write_all(int fd, const void *buf, size_t len);
  */
 int file_replace(const char *path, const char *text, size_t len);
 
+/** folder_open() - the folder of the file @path, for reading. Return: the fd (give) or a negative errno (no text) */
+int folder_open(const char *path);
+
 /**
  * file_replace_durable() - the same, and after it the content survives a crash of the host
  * @dir_fd: (borrow) the folder of @path, open for reading; -1: it is opened here, which a confined process may not do

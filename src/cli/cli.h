@@ -21,6 +21,7 @@ int cli_serve(int argc, char **argv);
 int cli_map(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_ready(int argc, char **argv);
 int cli_workingset(int argc, char **argv);
 
 /** cli_error() - print "thaw VERB: " and the message as one line to stderr. Return: CLI_FAILED */

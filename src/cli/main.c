@@ -13,6 +13,7 @@ static const struct verb {
     const char *what;
 } verbs[] = {
     {"serve", cli_serve, "serve one VM's memory from a snapshot, page by page"},
+    {"ready", cli_ready, "tell a pager that its guest is ready: a record of its working set ends"},
     {"map", cli_map, "draw the memory of a VM that is being served"},
     {"bench", cli_bench, "measure page-fault handlers against each other"},
     {"workingset", cli_workingset, "look at working sets, make one of several"},

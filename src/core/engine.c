@@ -583,7 +583,7 @@ unsigned engine_step(struct engine *e, const struct event *ev, struct effect fx[
     case EVENT_TICK:
         return on_tick(e, ev, fx);
     case EVENT_AHEAD:
-        return ahead_begin(e, ev->time_ns, fx);
+        return ahead_begin(e, ev, fx);
     }
     assert(false); /* an event of no kind */
     return 0;

@@ -6,11 +6,12 @@ static struct counters *counters(struct engine *e)
     return &e->block->header->counters;
 }
 
-unsigned ahead_begin(struct engine *e, uint64_t now_ns, struct effect *fx)
+unsigned ahead_begin(struct engine *e, const struct event *ev, struct effect *fx)
 {
     struct prefetch_run slice;
 
-    if (e->in_pass || (e->blocked && now_ns < e->retry_at_ns) || now_ns < e->doubt_until_ns)
+    if (e->in_pass || (e->blocked && ev->time_ns < e->retry_at_ns) ||
+        ev->time_ns < e->doubt_until_ns)
         return 0;
     if (!prefetch_peek(&e->ahead, &e->block->pages, e->config.ahead_pages, &slice))
         return 0;
@@ -21,6 +22,7 @@ unsigned ahead_begin(struct engine *e, uint64_t now_ns, struct effect *fx)
         .end = slice.end,
         .arm = e->config.track,
         .ahead = true,
+        .many = ev->ahead.many,
     };
     return 1;
 }
@@ -36,17 +38,19 @@ unsigned ahead_located(struct engine *e, const struct event *ev, struct effect *
         fx->kind = EFFECT_ZERO;
         if (!e->config.zero_runs)
             fx->end = fx->first + 1;
-        return 1;
+        break;
     case LOCATED_MEMORY:
         fx->kind = EFFECT_COPY;
-        return 1;
+        break;
     case LOCATED_ELSEWHERE:
         fx->kind = EFFECT_FETCH;
         return 1;
     case LOCATED_FAILED:
-        break;
+        *fx = (struct effect){.kind = EFFECT_STOP, .stop = STOP_SOURCE};
+        return 1;
     }
-    *fx = (struct effect){.kind = EFFECT_STOP, .stop = STOP_SOURCE};
+    if (fx->many)
+        prefetch_pass(&e->ahead, fx->end);
     return 1;
 }
 
@@ -101,6 +105,7 @@ unsigned ahead_done(struct engine *e, const struct event *ev, struct effect *fx)
         return found(e, next, fx);
     /* The walk stands before this page or has passed it with what is installed: leave it to its fault. */
     counters(e)->ahead_left += asked->end - next;
-    prefetch_pass(&e->ahead, asked->end);
+    if (!asked->many)
+        prefetch_pass(&e->ahead, asked->end);
     return 0;
 }

@@ -68,6 +68,7 @@ struct effect {
     bool unprotect; /* it was a write-protect fault: if the page exists, lift its protection */
     bool fetched;   /* a worker has just brought the bytes of the page */
     bool ahead;     /* nobody waits for it: a slice of a plan; page == first */
+    bool many;      /* ahead: one of several that are carried out at once; the walk has passed it */
 };
 
 /** enum event_kind - what happened */
@@ -104,6 +105,9 @@ struct event {
                 first; /* the run around asked.page for which this holds, within [asked.first, asked.end) */
             pgno_t end;
         } located;
+        struct {
+            bool many; /* several slices are handed out before the first outcome is heard */
+        } ahead;
         struct {
             pgno_t first; /* as asked with EFFECT_FETCH */
             pgno_t end;

@@ -108,6 +108,9 @@ int workingset_format(const struct workingset *ws, void **bytes, size_t *len);
 /** workingset_write() - into a file, durable, whole or not at all. Return: 0 or a negative errno with a text */
 int workingset_write(const struct workingset *ws, const char *path);
 
+/** workingset_write_in() - the same by a confined process: @folder: (borrow) the folder of @path, as folder_open() has it */
+int workingset_write_in(const struct workingset *ws, const char *path, int folder);
+
 /** enum workingset_rule - how two become one */
 enum workingset_rule {
     WORKINGSET_UNION, /* what is in any; the order is the first one's, what only others have comes after it */

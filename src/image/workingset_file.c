@@ -276,14 +276,19 @@ int workingset_format(const struct workingset *ws, void **bytes, size_t *len)
     return 0;
 }
 
-int workingset_write(const struct workingset *ws, const char *path)
+int workingset_write_in(const struct workingset *ws, const char *path, int folder)
 {
     void *bytes = NULL;
     size_t len = 0;
     int r = workingset_format(ws, &bytes, &len);
 
     if (r == 0)
-        r = file_replace_durable(path, bytes, len, -1);
+        r = file_replace_durable(path, bytes, len, folder);
     free(bytes);
     return r;
+}
+
+int workingset_write(const struct workingset *ws, const char *path)
+{
+    return workingset_write_in(ws, path, -1);
 }

@@ -216,7 +216,7 @@ static int restrict_files(const struct confine_plan *c, int *version)
     *version = landlock_version();
     if (*version < 0 || SANITIZED)
         return 0;
-    return landlock_restrict(*version, c->state_dir, c->write_dir);
+    return landlock_restrict(*version, c->state_dir, c->write_dirs);
 }
 
 static void log_confined(const struct confine_plan *c, int landlock, uint64_t kept)
@@ -300,7 +300,8 @@ enum trial {
     TRIAL_GOOD,
     TRIAL_NO_USER,
     TRIAL_NO_STATE_DIR,
-    TRIAL_NO_WRITE_DIR,
+    TRIAL_NO_WRITE_DIR, /* the first one */
+    TRIAL_NO_WRITE_DIR_2,
     TRIAL_DIED,
 };
 
@@ -315,7 +316,9 @@ static enum trial try_folders(const struct confine_plan *c)
 {
     if (!may_write(c->state_dir))
         return TRIAL_NO_STATE_DIR;
-    return may_write(c->write_dir) ? TRIAL_GOOD : TRIAL_NO_WRITE_DIR;
+    if (!may_write(c->write_dirs[0]))
+        return TRIAL_NO_WRITE_DIR;
+    return may_write(c->write_dirs[1]) ? TRIAL_GOOD : TRIAL_NO_WRITE_DIR_2;
 }
 
 /* try_as_we_are() - with the capabilities of this thread out of the way for a moment */
@@ -396,8 +399,9 @@ int confine_check(const struct confine_plan *c)
                           "user %u without capabilities may not write to state directory %s", uid,
                           c->state_dir);
     case TRIAL_NO_WRITE_DIR:
+    case TRIAL_NO_WRITE_DIR_2:
         return err_origin(-EACCES, "user %u without capabilities may not write to folder %s", uid,
-                          c->write_dir);
+                          c->write_dirs[r == TRIAL_NO_WRITE_DIR_2]);
     case TRIAL_DIED:
         return err_origin(-ECHILD, "cannot try what user %u may do: the process that tried died",
                           uid);

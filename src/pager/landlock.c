@@ -3,8 +3,8 @@
  * landlock.c - files a pager can still reach by name
  *
  * What it has open stays open: Landlock judges the opening, not the use. So the memory file needs no rule, and neither do
- * the log and the socket, which has been removed by now. Two things are done by name at the end of a pager's life, and
- * these are the two rules: the state file is removed, and the statistics replace the file of the last time.
+ * the log and the socket, which has been removed by now. Three things are done by name later in a pager's life, and these are
+ * the rules: the state file is removed, the statistics replace the file of the last time, and so does a recorded working set.
  *
  * A rule is about a folder and everything beneath it; Landlock has no smaller one for a file that does not exist yet.
  *
@@ -70,7 +70,7 @@ static int allow_beneath(int ruleset, const char *dir, uint64_t allowed)
     return 0;
 }
 
-int landlock_restrict(int version, const char *remove_dir, const char *write_dir)
+int landlock_restrict(int version, const char *remove_dir, const char *const write_dirs[2])
 {
     struct compat_landlock_ruleset all = all_that(version);
     _cleanup_fd_ int ruleset = -1;
@@ -80,8 +80,8 @@ int landlock_restrict(int version, const char *remove_dir, const char *write_dir
     if (ruleset < 0)
         return err_origin_errno(-errno, "cannot make a Landlock ruleset");
     r = allow_beneath(ruleset, remove_dir, MAY_REMOVE);
-    if (r == 0)
-        r = allow_beneath(ruleset, write_dir, MAY_WRITE);
+    for (unsigned i = 0; i < 2 && r == 0; i++)
+        r = allow_beneath(ruleset, write_dirs[i], MAY_WRITE);
     if (r < 0)
         return r;
     if (syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)

@@ -13,10 +13,10 @@ int landlock_version(void);
  * landlock_restrict() - take access to files away from this thread and those that it starts; TCP, too, from version 4 on
  * @version:    what landlock_version() said
  * @remove_dir: (borrow for the call) beneath it files may be removed; NULL: nowhere
- * @write_dir:  (borrow for the call) beneath it files may be made, replaced and removed; NULL: nowhere
+ * @write_dirs: (borrow for the call) beneath them files may be made, replaced and removed; each may be NULL: nowhere
  *
  * Needs no_new_privs. Return: 0 or a negative errno with a text.
  */
-int landlock_restrict(int version, const char *remove_dir, const char *write_dir);
+int landlock_restrict(int version, const char *remove_dir, const char *const write_dirs[2]);
 
 #endif

@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "pager/confine.h"
 #include "pager/handshake.h"
+#include "pager/options.h"
 #include "pager/session.h"
 #include "pager/state_dir.h"
 #include "pager/state_file.h"
@@ -37,8 +38,7 @@
 #include "source/file.h"
 #include "uffd/install.h"
 
-#define N_WORKERS            4
-#define HANDSHAKE_TIMEOUT_MS 30000
+#define N_WORKERS 4
 
 struct thaw_pager {
     struct thaw_pager_options opts; /* strings and lists in it are owned copies */
@@ -61,69 +61,6 @@ struct thaw_pager {
 
 /* ---- new ------------------------------------------------------------------------------------------------------ */
 
-static int check_options(const struct thaw_pager_options *o)
-{
-    if (!o->socket_path == !o->adopt)
-        return err_origin(-EINVAL, "expected a socket path or a VMM to take over, one of them");
-    if (o->memory_path && o->source)
-        return err_origin(-EINVAL, "expected a memory file or a page source, not both");
-    if (!o->memory_path && !o->source && !o->adopt)
-        return err_origin(-EINVAL, "expected a memory file or a page source");
-    if (o->page_bytes != 0 && o->page_bytes != 4 * KIB && o->page_bytes != 2 * MIB)
-        return err_origin(-EINVAL, "page size %ju, expected 4096 or 2097152",
-                          (uintmax_t)o->page_bytes);
-    if (o->fault_around_bytes != 0 &&
-        (!is_power_of_two(o->fault_around_bytes) || o->fault_around_bytes < 4 * KIB ||
-         o->fault_around_bytes > 2 * MIB))
-        return err_origin(
-            -EINVAL, "fault-around of %ju bytes, expected 0 or a power of two from 4096 to 2097152",
-            (uintmax_t)o->fault_around_bytes);
-    if (o->track != THAW_TRACK_NONE && o->track != THAW_TRACK_WP)
-        return err_origin(-EINVAL, "no such way of write tracking: %d", (int)o->track);
-    if (o->confine != THAW_CONFINE_OFF && o->confine != THAW_CONFINE_ON)
-        return err_origin(-EINVAL, "no such way of confinement: %d", (int)o->confine);
-    return 0;
-}
-
-/* copy_string() - *string becomes a copy that we own, or NULL. Return: false if there was no memory */
-static bool copy_string(const char **string)
-{
-    bool wanted = *string != NULL;
-
-    if (wanted)
-        *string = strdup(*string);
-    return !wanted || *string;
-}
-
-static bool copy_uids(struct thaw_pager_options *o)
-{
-    size_t bytes = o->n_allow_uids * sizeof(*o->allow_uids);
-    uid_t *uids = bytes > 0 ? malloc(bytes) : NULL;
-
-    if (uids)
-        memcpy(uids, o->allow_uids, bytes);
-    o->allow_uids = uids;
-    return uids || bytes == 0;
-}
-
-static int copy_options(struct thaw_pager *p, const struct thaw_pager_options *o)
-{
-    bool copied = true;
-
-    p->opts = *o;
-    p->log = (struct log_sink){.fn = o->log, .ctx = o->log_ctx};
-    if (p->opts.handshake_timeout_ms == 0)
-        p->opts.handshake_timeout_ms = HANDSHAKE_TIMEOUT_MS;
-    /* All of them in any case: what is not a copy must not be freed later. */
-    copied &= copy_string(&p->opts.socket_path);
-    copied &= copy_string(&p->opts.adopt);
-    copied &= copy_string(&p->opts.memory_path);
-    copied &= copy_string(&p->opts.state_dir);
-    copied &= copy_string(&p->opts.write_dir);
-    copied &= copy_uids(&p->opts);
-    return copied ? 0 : err_origin_errno(-ENOMEM, "cannot set up a pager");
-}
-
 /* served_name() - what is served, for messages and the state file; "" if only the state file says it */
 static const char *served_name(const struct thaw_pager_options *o)
 {
@@ -143,8 +80,8 @@ static int plan_confinement(struct thaw_pager *p)
             (void)snprintf(dir, sizeof(dir), "/tmp/thaw-%u", o->run_uid);
         else if (state_dir_default(dir, sizeof(dir)) < 0)
             return err_origin(-ENAMETOOLONG, "the default state directory's name is too long");
-        o->state_dir = dir;
-        if (!copy_string(&o->state_dir))
+        o->state_dir = strdup(dir);
+        if (!o->state_dir)
             return err_origin_errno(-ENOMEM, "cannot set up a pager");
     }
     p->confine = (struct confine_plan){
@@ -161,8 +98,9 @@ static int plan_confinement(struct thaw_pager *p)
 
 static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
 {
-    int r = copy_options(p, o);
+    int r = options_copy(&p->opts, o);
 
+    p->log = (struct log_sink){.fn = o->log, .ctx = o->log_ctx};
     if (r == 0)
         r = control_init(&p->control);
     if (r == 0 && o->memory_path)
@@ -190,7 +128,7 @@ DEFINE_CLEANUP(struct thaw_pager *, thaw_pager_free);
 THAW_EXPORT int thaw_pager_new(struct thaw_pager **out, const struct thaw_pager_options *opts)
 {
     _cleanup_(thaw_pager_freep) struct thaw_pager *p = NULL;
-    int r = check_options(opts);
+    int r = options_check(opts);
 
     if (r < 0)
         return r;
@@ -563,12 +501,7 @@ THAW_EXPORT struct thaw_pager *thaw_pager_free(struct thaw_pager *p)
     handshake_deinit(&p->hs);
     p->source = source_free(p->source);
     control_deinit(&p->control);
-    free((void *)p->opts.socket_path);
-    free((void *)p->opts.adopt);
-    free((void *)p->opts.memory_path);
-    free((void *)p->opts.state_dir);
-    free((void *)p->opts.write_dir);
-    free((void *)p->opts.allow_uids);
+    options_deinit(&p->opts);
     free(p);
     return NULL;
 }

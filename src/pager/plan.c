@@ -89,17 +89,24 @@ static int add_window(struct making *m, const struct workingset *ws, size_t firs
     return r;
 }
 
+int plan_check(const struct workingset *ws, uint64_t image_bytes)
+{
+    if (ws->image_bytes == image_bytes)
+        return 0;
+    return err_origin(-EINVAL,
+                      "the working set is of a memory file of %" PRIu64
+                      " bytes, this one has %" PRIu64,
+                      ws->image_bytes, image_bytes);
+}
+
 int plan_make(struct plan *out, const struct workingset *ws, const struct geom *g,
               uint64_t image_bytes)
 {
     struct making m = {.g = g};
-    int r = 0;
+    int r = plan_check(ws, image_bytes);
 
-    if (ws->image_bytes != image_bytes)
-        return err_origin(-EINVAL,
-                          "the working set is of a memory file of %" PRIu64
-                          " bytes, this one has %" PRIu64,
-                          ws->image_bytes, image_bytes);
+    if (r < 0)
+        return r;
     m.planned = calloc(g->n_pages / 64 + 1, sizeof(*m.planned));
     if (!m.planned)
         return err_origin_errno(-ENOMEM, "no memory for a plan");

@@ -27,6 +27,9 @@ struct plan {
     uint64_t n_outside; /* entries of which no byte is in a region */
 };
 
+/** plan_check() - is it about a memory file of this size? Return: 0 or -EINVAL with a text */
+int plan_check(const struct workingset *ws, uint64_t image_bytes);
+
 /**
  * plan_make() - the plan of a working set for a guest
  * @out:          (give) plan_deinit() it

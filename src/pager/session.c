@@ -75,6 +75,8 @@ static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t
         session_stop_because(s, STOP_UNKNOWN_EVENT, why);
         return;
     }
+    if (s->p.recorder)
+        record_fault(s, &ev);
     step(s, &ev, read_ns);
 }
 
@@ -172,10 +174,12 @@ static void take_fetched(struct session *s)
 
     (void)n;
     while (s->stop == STOP_NONE && workers_take_done(s->p.workers, &job)) {
-        if (job.ahead) {
+        if (job.other)
+            record_written(s, &job);
+        if (job.ahead)
             ahead_fetched(s, &job);
+        if (job.other || job.ahead)
             continue;
-        }
         struct event ev = {
             .kind = EVENT_FETCHED,
             .time_ns = s->now_ns,
@@ -198,6 +202,8 @@ static void take_control(struct session *s)
 
     if (control_has(bits, THAW_REQUEST_STATS))
         s->p.on_stats(s->p.on_stats_ctx);
+    if (control_has(bits, THAW_REQUEST_READY))
+        record_end(s);
     if (control_has(bits, THAW_REQUEST_STOP))
         session_stop_because(s, STOP_ASKED, "asked to stop");
 }
@@ -227,7 +233,8 @@ static void take_ticks(struct session *s)
 static unsigned wait_ready(struct session *s)
 {
     struct epoll_event events[8];
-    uint64_t deadline_ns = min_u64(engine_deadline_ns(&s->engine), ahead_deadline_ns(s));
+    uint64_t deadline_ns = min_u64(min_u64(engine_deadline_ns(&s->engine), ahead_deadline_ns(s)),
+                                   record_deadline_ns(s));
     uint64_t wait_ns = deadline_ns > s->now_ns ? deadline_ns - s->now_ns : 0;
     struct timespec timeout = timespec_from_ns(wait_ns);
     unsigned ready = 0;
@@ -269,6 +276,8 @@ static void serve(struct session *s)
             take_control(s);
         if (ready & READY_GONE)
             session_stop_because(s, STOP_VMM_GONE, "the VMM is gone");
+        if (record_deadline_ns(s) <= s->now_ns)
+            record_end(s);
         take_ticks(s);
         ahead_take(s);
     }
@@ -297,11 +306,16 @@ int session_run(struct session *s)
         take_over(s);
     if (s->p.on_ready && s->stop == STOP_NONE)
         s->p.on_ready(s->p.on_ready_ctx);
+    if (!s->ahead.bursts && s->stop == STOP_NONE)
+        before_end(s);
     serve(s);
     if (s->stop != STOP_VMM_GONE || !peer_is_gone(s->p.peer))
         r = peer_stop(s->p.peer, log_waiting, s);
     if (r < 0)
         return err_origin(r, "%s; and the VMM, process %d, could not be stopped", s->why, pid);
+    if (record_finish(s) < 0 && (s->stop == STOP_VMM_GONE || s->stop == STOP_ASKED))
+        return err_origin(s->record_result, "the VM was served, its working set is not recorded: %s",
+                          s->record_error);
     if (s->stop == STOP_VMM_GONE || s->stop == STOP_ASKED)
         return 0;
     return err_origin(-EIO, "%s; the VMM, process %d, was stopped", s->why, pid);
@@ -364,6 +378,8 @@ int session_new(struct session **out, const struct session_parts *parts,
     s->ahead.filling = parts->working_set.n == 0 && parts->fill.n == 0;
     s->ahead.over = s->ahead.filling;
     r = prepare(s);
+    if (r == 0)
+        r = before_new(s);
     if (r < 0) {
         (void)session_free(s);
         return r;
@@ -379,6 +395,7 @@ struct session *session_free(struct session *s)
     if (s->zeroes)
         (void)munmap(s->zeroes, s->page_bytes);
     (void)fd_close(s->epoll);
+    before_free(s);
     free(s);
     return NULL;
 }

@@ -10,6 +10,7 @@
 #include "core/engine.h"
 #include "pager/control.h"
 #include "pager/peer.h"
+#include "pager/recorder.h"
 #include "pager/workers.h"
 #include "source/source.h"
 
@@ -17,6 +18,7 @@
 struct prefetch_plan {
     const struct prefetch_run *runs;
     size_t n;
+    uint64_t n_pages; /* in all of them */
 };
 
 /** struct session_parts - what a session works with; all (borrow) for the session's life */
@@ -29,12 +31,16 @@ struct session_parts {
         working_set;           /* installed when there is nothing else to do, in this order */
     struct prefetch_plan fill; /* and what comes after it; each may be empty */
     uint64_t ahead_rate;       /* bytes a second for both; 0: no limit */
+    uint64_t before_bytes;     /* of the working set, before the VM may go on */
+    struct recorder *recorder; /* NULL: nothing is recorded */
     struct control *control;
     const struct peer *peer;
     const struct log_sink *log;
     bool take_over;              /* another pager has served this block's VM before */
     void (*on_ready)(void *ctx); /* called when nothing is owed from before any more; may be NULL */
-    void *on_ready_ctx;
+    void (*on_resume)(void *ctx); /* called when the VM may be told to go on; may be NULL */
+    void (*on_progress)(void *ctx, const struct thaw_progress *progress); /* may be NULL */
+    void *on_ready_ctx; /* of these three */
     void (*on_stats)(void *ctx); /* called when statistics are asked for */
     void *on_stats_ctx;
 };
@@ -55,9 +61,12 @@ int session_new(struct session **out, const struct session_parts *parts,
  *
  * Context: the calling thread becomes the pager thread: the only one that makes uffd ioctls and writes page states.
  * Return: 0 at a good end (the VMM went away, or a stop was asked for); a negative errno with a text when its memory could
- * not be served.
+ * not be served, or when its working set could not be recorded.
  */
 int session_run(struct session *s);
+
+/** session_progress() - how far it is with what is installed ahead */
+void session_progress(const struct session *s, struct thaw_progress *out);
 
 /** session_end() - why it ended; STOP_NONE while it runs */
 enum stop_reason session_end(const struct session *s);

@@ -17,7 +17,7 @@
 #define INSIST_NS       (50 * NS_PER_US) /* how long an install that is refused is repeated at once */
 #define INSIST_HALVINGS 8 /* ... and how often that is halved while it does not help */
 
-static void locate(struct session *s, const struct effect *fx, struct event *reply)
+void session_locate(struct session *s, const struct effect *fx, struct event *reply)
 {
     const struct geom *g = &s->p.block->geom;
     const struct geom_region *r = geom_find_page(g, fx->page);
@@ -25,7 +25,7 @@ static void locate(struct session *s, const struct effect *fx, struct event *rep
     imgoff_t lo = geom_imgoff_of(g, r, fx->first);
     imgoff_t hi = geom_imgoff_of(g, r, fx->end);
 
-    reply->kind = EVENT_LOCATED;
+    *reply = (struct event){.kind = EVENT_LOCATED, .time_ns = s->now_ns};
     reply->located.asked = *fx;
     if (source_locate(s->p.source, &s->located, off, lo, hi, s->page_bytes) < 0) {
         session_stop_because(s, STOP_SOURCE, err_text());
@@ -63,26 +63,38 @@ static void fetch(struct session *s, const struct effect *fx, uint64_t since_ns)
     workers_submit(s->p.workers, &job);
 }
 
-static struct install_result install_once(struct session *s, const struct effect *fx)
+struct burst_op session_op(const struct session *s, const struct effect *fx)
 {
     const struct geom *g = &s->p.block->geom;
     const struct geom_region *r = geom_find_page(g, fx->page);
-    hva_t dst = geom_hva_of(g, r, fx->first);
+    imgoff_t off = geom_imgoff_of(g, r, fx->first);
+    struct burst_op op = {
+        .dst = geom_hva_of(g, r, fx->first),
+        .len = (fx->end - fx->first) << g->page_shift,
+        .arm = fx->arm,
+    };
+
+    if (fx->kind == EFFECT_COPY) {
+        assert(s->located.where != THAW_WHERE_ZERO && s->located.bytes);
+        assert(off >= s->located.first && off + op.len <= s->located.end);
+        op.src = (const char *)s->located.bytes + (off - s->located.first);
+    } else if (!s->engine.config.zero_runs) {
+        assert(op.len == s->page_bytes);
+        op.src = s->zeroes;
+    }
+    return op;
+}
+
+static struct install_result install_once(struct session *s, const struct effect *fx)
+{
+    const struct geom *g = &s->p.block->geom;
+    hva_t dst = geom_hva_of(g, geom_find_page(g, fx->page), fx->first);
     uint64_t len = (fx->end - fx->first) << g->page_shift;
-    imgoff_t off;
 
     switch (fx->kind) {
     case EFFECT_COPY:
-        off = geom_imgoff_of(g, r, fx->first);
-        assert(s->located.where != THAW_WHERE_ZERO && s->located.bytes);
-        assert(off >= s->located.first && off + len <= s->located.end);
-        return uffd_copy(s->p.uffd, dst, (const char *)s->located.bytes + (off - s->located.first),
-                         len, fx->arm);
     case EFFECT_ZERO:
-        if (s->engine.config.zero_runs)
-            return uffd_zeropage(s->p.uffd, dst, len);
-        assert(len == s->page_bytes);
-        return uffd_copy(s->p.uffd, dst, s->zeroes, len, fx->arm);
+        return burst_op_do(s->p.uffd, session_op(s, fx));
     case EFFECT_UNPROTECT:
         return uffd_unprotect(s->p.uffd, dst, len);
     default:
@@ -146,6 +158,23 @@ static enum outcome settle_exists(const struct session *s, const struct effect *
     }
 }
 
+void session_done(struct session *s, const struct effect *fx, const struct install_result *r,
+                  struct event *reply)
+{
+    s->now_ns = clock_now_ns();
+    *reply = (struct event){
+        .kind = EVENT_DONE,
+        .time_ns = s->now_ns,
+        .done = {.asked = *fx,
+                 .outcome = r->outcome,
+                 .pages_done = r->bytes_done / s->page_bytes},
+    };
+    if (r->outcome == OUTCOME_EXISTS && s->page_bytes > 4 * KIB)
+        reply->done.outcome = settle_exists(s, fx, reply->done.pages_done);
+    if (s->p.recorder)
+        record_answers(s, fx, reply->done.pages_done);
+}
+
 static void explain_stop(struct session *s, const struct effect *fx, const struct effect *last)
 {
     char why[200];
@@ -203,19 +232,11 @@ void session_carry_out(struct session *s, struct effect fx, uint64_t since_ns)
         }
         last = fx;
         if (fx.kind == EFFECT_LOCATE) {
-            locate(s, &fx, &reply);
-            reply.time_ns = s->now_ns;
+            session_locate(s, &fx, &reply);
         } else {
             struct install_result r = install(s, &fx);
 
-            reply.kind = EVENT_DONE;
-            s->now_ns = clock_now_ns();
-            reply.time_ns = s->now_ns;
-            reply.done.asked = fx;
-            reply.done.outcome = r.outcome;
-            reply.done.pages_done = r.bytes_done / s->page_bytes;
-            if (r.outcome == OUTCOME_EXISTS && s->page_bytes > 4 * KIB)
-                reply.done.outcome = settle_exists(s, &fx, reply.done.pages_done);
+            session_done(s, &fx, &r, &reply);
             if (!fx.ahead && ended_wait(&fx, &r, reply.done.pages_done))
                 hist_add(&s->p.block->header->fault_ns, s->now_ns - since_ns);
         }

@@ -24,6 +24,7 @@
 #define READS_MAX     WORKERS_MAX_AHEAD
 #define READ_BYTES    (1 * MIB)
 #define GAP_BYTES     (64 * KIB)
+#define TELL_NS       (100 * NS_PER_MS)
 
 static struct counters *counters(struct session *s)
 {
@@ -97,12 +98,70 @@ static bool take_slice(struct session *s)
     return true;
 }
 
+void session_progress(const struct session *s, struct thaw_progress *out)
+{
+    const struct ahead *a = &s->ahead;
+
+    *out = (struct thaw_progress){
+        .page_bytes = s->page_bytes,
+        .working_set_pages = s->p.working_set.n_pages,
+        .fill_pages = s->p.fill.n_pages,
+        .n_installed = s->p.block->header->counters.pages_ahead,
+        .over = a->over,
+    };
+    if (a->filling) {
+        out->working_set_done = s->p.working_set.n_pages;
+        out->fill_done = s->engine.ahead.n_passed;
+    } else {
+        out->working_set_done = s->engine.ahead.n_passed;
+    }
+}
+
+/* tell_progress() - now and then, and at the end */
+static void tell_progress(struct session *s)
+{
+    struct thaw_progress progress;
+
+    if (!s->p.on_progress || s->ahead.began_ns == 0 ||
+        (!s->ahead.over && s->now_ns - s->ahead.told_ns < TELL_NS))
+        return;
+    s->ahead.told_ns = s->now_ns;
+    session_progress(s, &progress);
+    s->p.on_progress(s->p.on_ready_ctx, &progress);
+}
+
+/* take_before() - a burst, or the end of that phase */
+static void take_before(struct session *s)
+{
+    struct ahead *a = &s->ahead;
+
+    if (a->began_ns == 0)
+        a->began_ns = s->now_ns;
+    (void)before_take(s);
+    if (a->before_bytes > 0 && !a->over && !prefetch_is_over(&s->engine.ahead))
+        return;
+    /* Again from the beginning, for what the bursts have left behind. */
+    prefetch_init(&s->engine.ahead, s->p.working_set.runs, s->p.working_set.n);
+    if (a->n_jobs == 0)
+        a->reads = s->engine.ahead;
+    before_end(s);
+}
+
 void ahead_take(struct session *s)
 {
+    if (s->ahead.bursts && ahead_is_due(s)) {
+        take_before(s);
+        tell_progress(s);
+        return;
+    }
     for (unsigned i = 0; i < SLICES_A_TURN && s->stop == STOP_NONE && ahead_is_due(s); i++) {
         if (take_slice(s) && session_take_messages(s))
-            return; /* there may be more, and retries: they go first */
+            break; /* there may be more, and retries: they go first */
+        if (s->ahead.over)
+            tell_progress(s);
     }
+    if (!s->ahead.over)
+        tell_progress(s);
 }
 
 /* ---- reading -------------------------------------------------------------------------------------------------- */

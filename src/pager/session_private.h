@@ -8,8 +8,11 @@
  *     session.c        the loop: waiting, messages, retries; the beginning and the end
  *     session_act.c    carrying out what the engine wants
  *     session_ahead.c  what is done when nobody waits: the plan, and reading for it
+ *     session_burst.c  the plan's first part, before the VM is told to go on
+ *     session_record.c what the recorder is told, and when its file is written
  */
 
+#include "pager/burst.h"
 #include "pager/session.h"
 
 /** struct ahead - what is installed when nobody waits */
@@ -19,6 +22,9 @@ struct ahead {
     struct prefetch reads; /* a walk through the same plan, before the one that installs */
     uint64_t next_ns;      /* not before, because of the rate */
     uint64_t began_ns;     /* 0: not yet */
+    uint64_t told_ns;      /* when somebody was told of the progress */
+    struct bursts *bursts; /* owned; NULL: the VM may go on */
+    uint64_t before_bytes; /* to be installed until it may */
     bool filling;          /* the working set is done; the rest is */
     bool over;
 };
@@ -36,6 +42,9 @@ struct session {
     enum stop_reason stop;
     char why[400];      /* what went wrong, for people */
     struct ahead ahead; /* see session_ahead.c */
+    bool record_pending; /* a worker writes the record */
+    int record_result;   /* of writing it */
+    char record_error[256];
 };
 
 /** session_stop_because() - note why the session ends; the first reason counts */
@@ -46,6 +55,16 @@ void session_stop_because(struct session *s, enum stop_reason reason, const char
  * @since_ns: when the fault behind it was read
  */
 void session_carry_out(struct session *s, struct effect fx, uint64_t since_ns);
+
+/** session_locate() - ask the source; *@reply becomes its answer */
+void session_locate(struct session *s, const struct effect *fx, struct event *reply);
+
+/** session_op() - the install that a COPY or ZERO is; the source has just been asked */
+struct burst_op session_op(const struct session *s, const struct effect *fx);
+
+/** session_done() - *@reply becomes what became of an effect; the clock goes on */
+void session_done(struct session *s, const struct effect *fx, const struct install_result *r,
+                  struct event *reply);
 
 /** session_take_messages() - one read's worth, discards before faults. Return: false if there was nothing to read */
 bool session_take_messages(struct session *s);
@@ -67,5 +86,34 @@ void ahead_fetch(struct session *s, const struct effect *fx);
 
 /** ahead_fetched() - a read for the plan is over */
 void ahead_fetched(struct session *s, const struct fetch_job *job);
+
+/** before_new() - threads for bursts, if something is to be installed before the VM goes on. Return: 0 or a negative errno with a text */
+int before_new(struct session *s);
+
+/** before_take() - one burst. Return: was there anything to do? */
+bool before_take(struct session *s);
+
+/** before_end() - the VM may go on */
+void before_end(struct session *s);
+
+void before_free(struct session *s);
+
+/** record_fault() - a fault was read */
+void record_fault(struct session *s, const struct event *ev);
+
+/** record_answers() - the first @pages_done pages of an install are there; the engine has not heard of it yet */
+void record_answers(struct session *s, const struct effect *fx, uint64_t pages_done);
+
+/** record_deadline_ns() - when the record ends by the clock */
+uint64_t record_deadline_ns(const struct session *s);
+
+/** record_end() - the window has come to its end: have the file written */
+void record_end(struct session *s);
+
+/** record_written() - a worker has tried to */
+void record_written(struct session *s, const struct fetch_job *job);
+
+/** record_finish() - the VM is gone: what is recorded is written. Return: 0 or a negative errno; session.record_error says why */
+int record_finish(struct session *s);
 
 #endif

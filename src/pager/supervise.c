@@ -193,6 +193,8 @@ static void take_control(struct keeper *k)
 
     if (control_has(bits, THAW_REQUEST_STATS) && k->pid > 0)
         (void)kill(k->pid, SIGUSR1);
+    if (control_has(bits, THAW_REQUEST_READY) && k->pid > 0)
+        (void)kill(k->pid, SIGUSR2);
     if (!control_has(bits, THAW_REQUEST_STOP))
         return;
     k->stopping = true;

@@ -2,8 +2,6 @@
 #include "pager/workers.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -11,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "base/thread.h"
 
 #define STACK_BYTES (256 * KIB)
 
@@ -101,7 +100,7 @@ static void *worker_main(void *arg)
     struct fetch_job job;
 
     while (take_job(w, &job)) {
-        job.result = source_fetch(w->source, job.lo, job.hi);
+        job.result = job.other ? job.other(job.ctx) : source_fetch(w->source, job.lo, job.hi);
         if (job.result < 0)
             (void)snprintf(job.error, sizeof(job.error), "%s", err_text());
         put_done(w, &job);
@@ -109,27 +108,15 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* #syscalls:start clone3 clone */
 static int start_threads(struct workers *w, unsigned n_threads)
 {
-    pthread_attr_t attr;
-    sigset_t all;
-    sigset_t old;
     int r = 0;
 
-    sigfillset(&all);
-    sigdelset(&all, SIGSYS); /* of the thread itself: see pager/syscall_filter.c */
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the thread that called us */
     while (w->n_threads < n_threads && r == 0) {
-        r = pthread_create(&w->threads[w->n_threads], &attr, worker_main, w);
-        if (r == 0)
-            w->n_threads++;
+        r = thread_start(&w->threads[w->n_threads], STACK_BYTES, worker_main, w);
+        w->n_threads += r == 0;
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
-    return r == 0 ? 0 : err_origin_errno(-r, "cannot start worker thread %u", w->n_threads);
+    return r == 0 ? 0 : err_origin_errno(r, "cannot start worker thread %u", w->n_threads);
 }
 
 /* #syscalls:start eventfd2 */

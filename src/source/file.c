@@ -340,8 +340,10 @@ static int file_locate(void *self, struct thaw_extent *out, uint64_t off, uint64
         if (r < 0)
             return r;
     }
-    if (out->where != THAW_WHERE_ZERO)
+    if (out->where != THAW_WHERE_ZERO) {
         out->bytes = f->map + out->first;
+        out->lasting = true;
+    }
     return 0;
 }
 

@@ -2,12 +2,11 @@
 /*
  * map.c - `thaw map`: the picture of a guest's memory as its pager sees it
  *
- *     which pager?  a file's name, a pid, or the only one that runs
+ *     which pager?  cli/state_find.h
  *     read          the state file, once (cli/map/state_copy.h)
  *     draw          into a file (cli/map/picture_image.h) or onto the terminal (cli/map/picture_term.h)
  *
- * The pager does not notice. A state file that a dead pager left behind is drawn and called stale;
- * it is never the answer to "the only one that runs".
+ * The pager does not notice. A state file that a dead pager left behind is drawn and called stale.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -23,7 +22,7 @@
 #include "cli/map/picture_term.h"
 #include "cli/map/size_text.h"
 #include "cli/map/state_copy.h"
-#include "pager/state_dir.h"
+#include "cli/state_find.h"
 
 /* struct request - the command line, understood */
 struct request {
@@ -91,98 +90,6 @@ static int parse_arguments(int argc, char **argv, struct request *req)
     return CLI_OK;
 }
 
-/* One line a pager, for people who must choose. */
-static void print_choice(const char *dir, int pid)
-{
-    _cleanup_(state_freep) struct state_copy *s = NULL;
-    char path[PATH_MAX];
-
-    if (state_path(dir, pid, path, sizeof(path)) < 0)
-        return;
-    if (state_read(path, &s) < 0)
-        (void)fprintf(stderr, "  %-8d %s\n", pid, err_text());
-    else
-        (void)fprintf(stderr, "  %-8d %s of process %d%s\n", pid,
-                      size_text(s->block.header->n_pages << s->block.header->page_shift),
-                      s->block.header->vmm_pid, s->stale ? ", STALE: the pager has ended" : "");
-}
-
-/* The only pager that runs. Errors are printed. */
-static int find_only(const char *dir, char *path, size_t len)
-{
-    _cleanup_(state_list_freep) struct state_list *list = NULL;
-    unsigned n_running = 0;
-
-    if (state_list_read(dir, &list) < 0)
-        return cli_error("map", "%s", err_text());
-    for (unsigned i = 0; i < list->n; i++) {
-        _cleanup_(state_freep) struct state_copy *s = NULL;
-        char candidate[PATH_MAX];
-
-        if (state_path(dir, list->pids[i], candidate, sizeof(candidate)) < 0)
-            return cli_error("map", "%s", err_text());
-        if (state_read(candidate, &s) < 0 || s->stale)
-            continue;
-        n_running++;
-        if (snprintf(path, len, "%s", candidate) >= (int)len)
-            return cli_error("map", "directory name %s is too long", dir);
-    }
-    if (n_running == 1)
-        return CLI_OK;
-    if (list->n == 0)
-        return cli_error("map", "no pager has a state file in %s", dir);
-    (void)cli_error("map", "%u pagers run with state files in %s; say which, by pid:", n_running,
-                    dir);
-    for (unsigned i = 0; i < list->n; i++)
-        print_choice(dir, list->pids[i]);
-    return CLI_FAILED;
-}
-
-/* The state file of the process @pid: of the pager that made it, of the one that serves now, or of the VMM. */
-static int find_pid(const char *dir, int pid, char *path, size_t len)
-{
-    _cleanup_(state_list_freep) struct state_list *list = NULL;
-
-    if (state_list_read(dir, &list) < 0 || state_path(dir, pid, path, len) < 0)
-        return cli_error("map", "%s", err_text());
-    if (access(path, F_OK) == 0)
-        return CLI_OK;
-    for (unsigned i = 0; i < list->n; i++) {
-        _cleanup_(state_freep) struct state_copy *s = NULL;
-        char candidate[PATH_MAX];
-
-        if (state_path(dir, list->pids[i], candidate, sizeof(candidate)) < 0 ||
-            state_read(candidate, &s) < 0)
-            continue;
-        if ((s->block.header->pager_pid == pid || s->block.header->vmm_pid == pid) &&
-            snprintf(path, len, "%s", candidate) < (int)len)
-            return CLI_OK;
-    }
-    return CLI_OK; /* the first name will do to say that there is no such file */
-}
-
-/* The state file that is meant. Errors are printed. */
-static int find_file(const struct request *req, char *path, size_t len)
-{
-    char default_dir[PATH_MAX];
-    const char *dir = req->dir;
-    uint64_t pid = 0;
-
-    if (req->which && cli_parse_u64(req->which, INT32_MAX, &pid) < 0) {
-        if (snprintf(path, len, "%s", req->which) >= (int)len)
-            return cli_error("map", "file name is too long");
-        return CLI_OK;
-    }
-    if (!dir) {
-        if (state_dir_default(default_dir, sizeof(default_dir)) < 0)
-            return cli_error("map", "%s", err_text());
-        dir = default_dir;
-    }
-    if (!req->which)
-        return find_only(dir, path, len);
-    return find_pid(dir, (int)pid, path, len);
-}
-
 static struct picture_limits limits_of_output(const struct request *req, enum term_style *style)
 {
     struct winsize window = {0};
@@ -215,7 +122,7 @@ int cli_map(int argc, char **argv)
         print_help();
         return CLI_OK;
     }
-    r = find_file(&req, path, sizeof(path));
+    r = cli_find_state("map", req.which, req.dir, path, sizeof(path));
     if (r != CLI_OK)
         return r;
     if (state_read(path, &s) < 0)
