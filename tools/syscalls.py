@@ -29,7 +29,7 @@ import re
 import sys
 
 # What a pager is made of: all of these folders but for the files that only `thaw doctor` uses.
-PARTS = ["src/base", "src/core", "src/image", "src/source", "src/uffd", "src/pager", "src/cli/serve.c"]
+PARTS = ["src/base", "src/core", "src/image", "src/source", "src/uffd", "src/pager", "src/cli/serve.c", "src/cli/serve_options.c"]
 NOT_A_PAGER = {"src/base/procfs.c", "src/uffd/probe.c", "src/uffd/trial.c", "src/pager/syscall_filter_gen.c"}
 LIBC_LIST = "src/pager/syscall_filter.c"
 

@@ -157,45 +157,43 @@ int block_open(struct block *b, void *mem, size_t mem_bytes)
 
 /* ---- the version before --------------------------------------------------------------------------------------- */
 
-#define V1_N_COUNTERS 22u
+#define V2_N_COUNTERS 23u
 
-/* struct v1_tail - what followed memory_path in version 1 */
-struct v1_tail {
-    uint64_t counters[V1_N_COUNTERS]; /* the first ones of core/counters.def */
+/* struct v2_tail - what followed keeper_pid in version 2 */
+struct v2_tail {
     struct hist fault_ns;
+    uint64_t counters[V2_N_COUNTERS]; /* the first ones of core/counters.def */
 };
 
-#define V1_TAIL_OFF offsetof(struct block_header, vmm_start_ticks)
-static_assert(V1_TAIL_OFF == 1128, "version 1 of the state file");
-static_assert(V1_TAIL_OFF + sizeof(struct v1_tail) == 6448, "version 1 of the state file");
-static_assert(sizeof(struct counters) >= sizeof(((struct v1_tail *)NULL)->counters),
+#define V2_TAIL_OFF offsetof(struct block_header, may_resume)
+static_assert(V2_TAIL_OFF == 1184, "version 2 of the state file");
+static_assert(V2_TAIL_OFF + sizeof(struct v2_tail) == 6512, "version 2 of the state file");
+static_assert(sizeof(struct counters) >= sizeof(((struct v2_tail *)NULL)->counters),
               "counters are appended, never taken away");
 
 int block_open_before(struct block *b, void *mem, size_t mem_bytes)
 {
-    return open_version(b, mem, mem_bytes, 1, V1_TAIL_OFF + sizeof(struct v1_tail));
+    return open_version(b, mem, mem_bytes, 2, V2_TAIL_OFF + sizeof(struct v2_tail));
 }
 
 void block_upgrade(struct block *b, void *mem, const struct block *from)
 {
     const struct block_header *h = from->header;
-    const struct v1_tail *tail =
-        (const struct v1_tail *)(const void *)((const char *)h + V1_TAIL_OFF);
+    const struct v2_tail *tail =
+        (const struct v2_tail *)(const void *)((const char *)h + V2_TAIL_OFF);
+    struct block_header *own;
+    size_t facts = offsetof(struct block_header, pager_pid); /* where the layout ends */
 
     block_format(b, mem, &from->geom);
-    b->header->pager_pid = h->pager_pid;
-    b->header->vmm_pid = h->vmm_pid;
-    b->header->vmm_uid = h->vmm_uid;
-    b->header->track = h->track;
-    b->header->start_time_ns = h->start_time_ns;
-    memcpy(b->header->memory_path, h->memory_path, sizeof(h->memory_path));
-    b->header->generation = 1;
-    b->header->fault_ns = tail->fault_ns;
-    memcpy(&b->header->counters, tail->counters, sizeof(tail->counters));
+    own = b->header;
+    memcpy((char *)own + facts, (const char *)h + facts, V2_TAIL_OFF - facts);
+    own->may_resume = 1;
+    own->fault_ns = tail->fault_ns;
+    memcpy(&own->counters, tail->counters, sizeof(tail->counters));
     memcpy(b->inbox, from->inbox, BLOCK_INBOX_BYTES);
     memcpy(b->pages.words, from->pages.words, pagetab_bytes(h->n_pages));
-    memcpy((char *)mem + b->header->waiting_off, (const char *)h + h->waiting_off,
+    memcpy((char *)mem + own->waiting_off, (const char *)h + h->waiting_off,
            bitset_bytes(h->n_pages));
-    memcpy((char *)mem + b->header->waiting_wp_off, (const char *)h + h->waiting_wp_off,
+    memcpy((char *)mem + own->waiting_wp_off, (const char *)h + h->waiting_wp_off,
            bitset_bytes(h->n_pages));
 }

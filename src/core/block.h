@@ -28,7 +28,7 @@
 #include "base/bitset.h"
 
 #define BLOCK_MAGIC       0x6b6c427761685401ull /* "\1ThawBlk" */
-#define BLOCK_VERSION     2u
+#define BLOCK_VERSION     3u
 #define BLOCK_INBOX_BYTES 4096u
 
 /** struct counters - see core/counters.def */
@@ -57,7 +57,6 @@ struct block_header {
     uint32_t track;         /* enum thaw_track */
     uint64_t start_time_ns; /* CLOCK_REALTIME of the handshake */
     char memory_path[1024]; /* what is served, NUL terminated, cut if longer */
-    /* Since version 2 */
     uint64_t vmm_start_ticks; /* when the VMM's process began, /proc/PID/stat; 0: not known */
     uint64_t uffd_device;     /* st_dev and st_ino of the userfaultfd; 0: not known */
     uint64_t uffd_inode;
@@ -66,6 +65,9 @@ struct block_header {
     uint64_t left_ns;     /* CLOCK_MONOTONIC when the last pager was found dead; 0: not known */
     uint32_t generation;  /* how many pagers have served, this one included; 0: none yet */
     int32_t keeper_pid;   /* the process that starts another pager when this one dies; 0: none */
+    /* Since version 3 */
+    uint32_t may_resume; /* the VM may go on, and whoever tells it has been told */
+    uint32_t reserved;   /* 0 */
     struct hist fault_ns; /* from a fault's read(2) to the end of its install */
     struct counters counters;
 };
@@ -109,7 +111,7 @@ int block_open(struct block *b, void *mem, size_t mem_bytes);
 /**
  * block_open_before() - a view on a block of the version before this one, to read it; everything in it is checked
  *
- * Only the header's members that version 1 has may be read through the view. Return: 0 or BLOCK_E_*.
+ * Only the header's members before may_resume may be read through the view. Return: 0 or BLOCK_E_*.
  */
 int block_open_before(struct block *b, void *mem, size_t mem_bytes);
 
@@ -119,8 +121,7 @@ int block_open_before(struct block *b, void *mem, size_t mem_bytes);
  * @mem:  (borrow for the life of @b) block_bytes() of zeroes
  * @from: a view from block_open_before()
  *
- * Version 1 did not clear the messages that it had dealt with: all that are left in the inbox come along. To take a
- * discard twice is safe, to lose one is not.
+ * A VM of version 2 has been running: nobody waits to be told that it may.
  */
 void block_upgrade(struct block *b, void *mem, const struct block *from);
 

@@ -5,59 +5,28 @@
  *     new     source opened, socket listening
  *     accept  handshake checked, state file made, writes tracked if wanted; or: state file, VMM, uffd and source found again;
  *             then rights are given away
- *     run     workers and session made, system calls given away, session_run(); under supervise() this happens in children
+ *     run     pager_run.c
  *     free    session, state file, uffd, source: the uffd last but the source, and never before the VMM is dead
  *
  * From the moment that the VMM's userfaultfd is here, every failure stops the VMM first. Two are excepted, because somebody
  * else can still serve it: a take-over that did not come to its session, and a child of a supervisor that did not.
  */
+#include "pager/pager_private.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <thaw/thaw.h>
-
-#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
-#include "base/log.h"
-#include "pager/confine.h"
-#include "pager/handshake.h"
 #include "pager/options.h"
-#include "pager/session.h"
 #include "pager/state_dir.h"
-#include "pager/state_file.h"
-#include "pager/stats.h"
-#include "pager/supervise.h"
 #include "pager/takeover.h"
-#include "source/file.h"
 #include "uffd/install.h"
-
-#define N_WORKERS 4
-
-struct thaw_pager {
-    struct thaw_pager_options opts; /* strings and lists in it are owned copies */
-    struct log_sink log;
-    struct control control;
-    struct source *source; /* with the option adopt: NULL until accept */
-    struct file_id memory; /* of the memory file; zeroes: a source of the caller's */
-    int listener;
-    int ready_fd;    /* owned: a supervised pager says here that it serves; -1: none */
-    bool supervised; /* this is a supervisor's child: somebody can follow */
-    bool accepted;
-    struct handshake hs;
-    struct state_file state;
-    struct workers *workers;
-    struct session *session;
-    struct confine_plan confine; /* looks into opts */
-    thaw_stats_fn *on_stats;
-    void *on_stats_ctx;
-};
 
 /* ---- new ------------------------------------------------------------------------------------------------------ */
 
@@ -84,12 +53,20 @@ static int plan_confinement(struct thaw_pager *p)
         if (!o->state_dir)
             return err_origin_errno(-ENOMEM, "cannot set up a pager");
     }
+    if (o->record_path) {
+        const char *slash = strrchr(o->record_path, '/');
+
+        p->record_dir = slash ? strndup(o->record_path, (size_t)(slash - o->record_path) + 1)
+                              : strdup(".");
+        if (!p->record_dir)
+            return err_origin_errno(-ENOMEM, "cannot set up a pager");
+    }
     p->confine = (struct confine_plan){
         .on = o->confine == THAW_CONFINE_ON,
         .uid = o->run_uid,
         .gid = o->run_gid,
         .state_dir = o->adopt ? NULL : o->state_dir, /* whose file is taken over is not known yet */
-        .write_dir = o->write_dir,
+        .write_dirs = {o->write_dir, p->record_dir},
         .control = &p->control,
         .log = &p->log,
     };
@@ -105,6 +82,10 @@ static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
         r = control_init(&p->control);
     if (r == 0 && o->memory_path)
         r = source_open_file(&p->source, o->memory_path, &p->memory);
+    if (r == 0)
+        r = ahead_plans_read(&p->plans, o->prefetch_path);
+    if (r == 0 && p->source)
+        r = ahead_plans_check(&p->plans, source_size_bytes(p->source));
     if (r == 0)
         r = plan_confinement(p);
     if (r < 0)
@@ -157,8 +138,7 @@ static void log_waiting(void *ctx, unsigned seconds)
              p->hs.peer.pid, seconds);
 }
 
-/* refuse() - the VMM gave us its memory and we cannot serve it: better dead than hung. Return: @error */
-static int refuse(struct thaw_pager *p, int error)
+int pager_refuse(struct thaw_pager *p, int error)
 {
     char why[400];
 
@@ -230,22 +210,6 @@ static int track_writes(const struct thaw_pager *p)
     return 0;
 }
 
-static void call_on_stats(void *ctx)
-{
-    struct thaw_pager *p = ctx;
-    char *json;
-
-    confine_report(&p->log);
-    if (!p->on_stats)
-        return;
-    if (stats_json(&json, &p->state.block, p->session ? session_end(p->session) : STOP_NONE) < 0) {
-        log_line(&p->log, THAW_LOG_ERROR, "msg=\"no statistics\" error=\"%s\"", err_text());
-        return;
-    }
-    p->on_stats(p->on_stats_ctx, json);
-    free(json);
-}
-
 static int take_handshake(struct thaw_pager *p)
 {
     struct handshake_options ho = {
@@ -274,7 +238,7 @@ static int take_handshake(struct thaw_pager *p)
     if (p->hs.given && r == HANDSHAKE_E_STOPPED)
         return peer_stop(&p->hs.peer, log_waiting, p) < 0 ? -EIO : 1;
     if (p->hs.given)
-        return refuse(p, r);
+        return pager_refuse(p, r);
     return r == HANDSHAKE_E_STOPPED ? 1 : r;
 }
 
@@ -343,136 +307,6 @@ THAW_EXPORT int thaw_pager_accept(struct thaw_pager *p)
     return r;
 }
 
-/* ---- run ------------------------------------------------------------------------------------------------------ */
-
-/* #syscalls write */
-static void call_on_ready(void *ctx)
-{
-    struct thaw_pager *p = ctx;
-    struct block_header *h = p->state.block.header;
-    uint64_t now_ns = clock_now_ns();
-    uint64_t one = 1;
-
-    if (h->generation > 1)
-        log_line(&p->log, THAW_LOG_INFO,
-                 "msg=\"taken over\" vmm_pid=%d pager_pid=%d generation=%u pause_us=%jd",
-                 p->hs.peer.pid, h->pager_pid, h->generation,
-                 h->left_ns == 0 ? (intmax_t)-1 : (intmax_t)((now_ns - h->left_ns) / NS_PER_US));
-    if (p->ready_fd >= 0 && write(p->ready_fd, &one, sizeof(one)) < 0)
-        log_line(&p->log, THAW_LOG_WARN, "msg=\"the supervisor cannot be told\"");
-}
-
-static int prepare_session(struct thaw_pager *p)
-{
-    const struct geom *g = &p->state.block.geom;
-    bool track = p->opts.track == THAW_TRACK_WP;
-    uint64_t page_bytes = geom_page_bytes(g);
-    struct engine_config config = {
-        .around_pages = max_u64(1, p->opts.fault_around_bytes / page_bytes),
-        .track = track,
-        .zero_runs = page_bytes == 4 * KIB && !track,
-    };
-    struct session_parts parts = {
-        .uffd = p->hs.uffd,
-        .block = &p->state.block,
-        .source = p->source,
-        .control = &p->control,
-        .peer = &p->hs.peer,
-        .log = &p->log,
-        .take_over = p->state.block.header->generation > 0,
-        .on_ready = call_on_ready,
-        .on_ready_ctx = p,
-        .on_stats = call_on_stats,
-        .on_stats_ctx = p,
-    };
-    int r = workers_new(&p->workers, p->source, N_WORKERS);
-
-    if (r < 0)
-        return r;
-    parts.workers = p->workers;
-    r = session_new(&p->session, &parts, &config);
-    if (r == 0)
-        r = confine_syscalls(&p->confine);
-    if (r < 0)
-        p->session = session_free(p->session);
-    return r;
-}
-
-/* begin_session() - from here on this process is the one that serves */
-static int begin_session(struct thaw_pager *p)
-{
-    struct block_header *h = p->state.block.header;
-    int r = prepare_session(p);
-
-    if (r < 0)
-        return p->supervised ? r : refuse(p, r);
-    h->pager_pid = getpid();
-    if (h->generation > 0)
-        h->counters.takeovers++;
-    h->generation++;
-    log_line(&p->log, THAW_LOG_INFO,
-             "msg=\"serving\" vmm_pid=%d vmm_uid=%u pages=%ju page_bytes=%ju regions=%u "
-             "pager_pid=%d",
-             p->hs.peer.pid, h->vmm_uid, (uintmax_t)h->n_pages, (uintmax_t)1 << h->page_shift,
-             h->n_regions, h->pager_pid);
-    return 0;
-}
-
-THAW_EXPORT int thaw_pager_run(struct thaw_pager *p)
-{
-    int r;
-
-    if (!p->accepted)
-        return err_origin(-EINVAL, "no VM has been accepted");
-    r = begin_session(p);
-    if (r < 0)
-        return r;
-    r = session_run(p->session);
-    log_line(&p->log, THAW_LOG_INFO, "msg=\"ended\" vmm_pid=%d end=%s", p->hs.peer.pid,
-             stop_reason_name(session_end(p->session)));
-    call_on_stats(p);
-    return r;
-}
-
-/* struct child - what a supervised process is to do */
-struct child {
-    struct thaw_pager *p;
-    thaw_serve_fn *serve;
-    void *ctx;
-};
-
-static int serve_as_child(void *ctx)
-{
-    struct child *c = ctx;
-
-    c->p->supervised = true;
-    return c->serve(c->ctx, c->p);
-}
-
-/* #syscalls:start eventfd2 */
-THAW_EXPORT int thaw_pager_supervise(struct thaw_pager *p, unsigned grace_ms, thaw_serve_fn *serve,
-                                     void *ctx)
-{
-    struct child child = {.p = p, .serve = serve, .ctx = ctx};
-    struct supervised s = {
-        .block = &p->state.block,
-        .control = &p->control,
-        .peer = &p->hs.peer,
-        .log = &p->log,
-        .grace_ns = grace_ms * NS_PER_MS,
-        .serve = serve_as_child,
-        .ctx = &child,
-    };
-
-    if (!p->accepted)
-        return err_origin(-EINVAL, "no VM has been accepted");
-    p->ready_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (p->ready_fd < 0)
-        return refuse(p, err_origin_errno(-errno, "cannot make an eventfd"));
-    s.ready_fd = p->ready_fd;
-    return supervise(&s);
-}
-
 /* ---- the rest ------------------------------------------------------------------------------------------------- */
 
 THAW_EXPORT void thaw_pager_request(struct thaw_pager *p, enum thaw_request what)
@@ -486,6 +320,20 @@ THAW_EXPORT void thaw_pager_on_stats(struct thaw_pager *p, thaw_stats_fn *fn, vo
     p->on_stats_ctx = ctx;
 }
 
+THAW_EXPORT void thaw_pager_on_resume(struct thaw_pager *p, void (*fn)(void *ctx), void *ctx)
+{
+    p->on_resume = fn;
+    p->on_resume_ctx = ctx;
+}
+
+THAW_EXPORT void thaw_pager_on_progress(struct thaw_pager *p,
+                                        void (*fn)(void *ctx, const struct thaw_progress *progress),
+                                        void *ctx)
+{
+    p->on_progress = fn;
+    p->on_progress_ctx = ctx;
+}
+
 THAW_EXPORT struct thaw_pager *thaw_pager_free(struct thaw_pager *p)
 {
     if (!p)
@@ -497,6 +345,9 @@ THAW_EXPORT struct thaw_pager *thaw_pager_free(struct thaw_pager *p)
     else
         state_file_deinit(&p->state);
     p->session = session_free(p->session);
+    p->recorder = recorder_free(p->recorder);
+    ahead_plans_deinit(&p->plans);
+    free(p->record_dir);
     p->ready_fd = fd_close(p->ready_fd);
     handshake_deinit(&p->hs);
     p->source = source_free(p->source);

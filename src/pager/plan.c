@@ -36,6 +36,7 @@ static int add_run(struct plan *p, pgno_t first, pgno_t end)
         p->room = room;
     }
     p->runs[p->n++] = (struct prefetch_run){.first = first, .end = end};
+    p->n_pages += end - first;
     return 0;
 }
 
@@ -50,6 +51,7 @@ static int add_page(struct making *m, const struct geom_region *region, pgno_t p
     m->planned[p / 64] |= bit;
     if (last && last->end == p && p > region->first) {
         last->end++;
+        m->plan.n_pages++;
         return 0;
     }
     return add_run(&m->plan, p, p + 1);

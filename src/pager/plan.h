@@ -24,6 +24,7 @@ struct plan {
     struct prefetch_run *runs; /* owned */
     size_t n;
     size_t room;
+    uint64_t n_pages;   /* in all runs */
     uint64_t n_outside; /* entries of which no byte is in a region */
 };
 

@@ -10,10 +10,10 @@
 
 /* struct touch - a fault that was read */
 struct touch {
-    pgno_t page : 47;
-    bool answered : 1;
-    bool write : 1;
-    uint8_t time_class : 8;
+    pgno_t page;
+    uint8_t time_class;
+    bool write;
+    bool answered;
 };
 
 struct recorder {

@@ -64,7 +64,9 @@ uint64_t ahead_deadline_ns(const struct session *s)
 {
     const struct ahead *a = &s->ahead;
 
-    return a->over || a->waits ? ENGINE_NEVER : a->next_ns;
+    if (a->over || a->waits || engine_deadline_ns(&s->engine) != ENGINE_NEVER)
+        return ENGINE_NEVER;
+    return a->next_ns;
 }
 
 /* limit_rate() - @n_pages were installed: when is the next slice? */
@@ -230,6 +232,7 @@ void ahead_fetched(struct session *s, const struct fetch_job *job)
     if (job->result < 0) {
         log_line(s->p.log, THAW_LOG_WARN, "msg=\"cannot read ahead\" error=\"%s\"", job->error);
         a->over = true; /* a fault will say whether the bytes can be had */
+        before_end(s);
         return;
     }
     feed(s);

@@ -9,6 +9,7 @@
  * The phase ends when so much is installed as was asked for, or when the plan is over. A plan whose bytes are cold waits for
  * them here as it does later: the VM goes on later, but with all that it was to have.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/err.h"
@@ -55,9 +56,9 @@ void before_end(struct session *s)
 {
     struct block_header *h = s->p.block->header;
 
-    before_free(s);
     if (h->may_resume)
         return;
+    before_free(s);
     if (s->p.before_bytes > 0)
         log_line(s->p.log, THAW_LOG_INFO, "msg=\"may resume\" pages=%ju",
                  (uintmax_t)h->counters.pages_ahead);

@@ -3,6 +3,7 @@
  * session_record.c - what the recorder is told, and when its file is written
  */
 #include <poll.h>
+#include <stdio.h>
 
 #include "base/clock.h"
 #include "base/err.h"

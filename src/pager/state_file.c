@@ -204,7 +204,7 @@ static int open_block(struct state_file *s)
     return 0;
 }
 
-/* is_about() - is it about the process with this number that runs now? Version 1 did not say when that had begun */
+/* is_about() - is it about the process with this number that runs now? When that had begun is not always known */
 static bool is_about(const struct block_header *h, int vmm_pid)
 {
     uint64_t ticks = 0;

@@ -50,7 +50,20 @@ static json_t *hist_json(const struct hist *h)
     return o;
 }
 
-int stats_json(char **out, const struct block *b, enum stop_reason end)
+static json_t *ahead_json(const struct thaw_progress *p)
+{
+    json_t *o = json_object();
+
+    json_object_set_new(o, "working_set_pages", json_integer((json_int_t)p->working_set_pages));
+    json_object_set_new(o, "working_set_done", json_integer((json_int_t)p->working_set_done));
+    json_object_set_new(o, "fill_pages", json_integer((json_int_t)p->fill_pages));
+    json_object_set_new(o, "fill_done", json_integer((json_int_t)p->fill_done));
+    json_object_set_new(o, "over", json_boolean(p->over));
+    return o;
+}
+
+int stats_json(char **out, const struct block *b, enum stop_reason end,
+               const struct thaw_progress *ahead)
 {
     const struct block_header *h = b->header;
     json_t *o = json_object();
@@ -67,6 +80,7 @@ int stats_json(char **out, const struct block *b, enum stop_reason end)
     json_object_set_new(o, "end", json_string(stop_reason_name(end)));
     json_object_set_new(o, "states", states_json(b));
     json_object_set_new(o, "counters", counters_json(&h->counters));
+    json_object_set_new(o, "ahead", ahead_json(ahead));
     json_object_set_new(o, "fault_ns", hist_json(&h->fault_ns));
     text = json_dumps(o, JSON_COMPACT);
     json_decref(o);

@@ -21,11 +21,10 @@ import pytest
 import thawtest
 from thawtest import Peer, let_go, wait_until
 
-HEADER_V1 = 6448  # bytes of version 1's header
+HEADER_V2, TAIL_V2_AT = 6512, 1184  # of version 2: bytes of the header; where histogram and counters are
 # Where things are in every version's header; man/thaw-state.5.scd.
 VERSION_AT, PAGER_PID_AT, VMM_PID_AT = 8, 80, 84
-# Since version 2.
-START_TICKS_AT, GENERATION_AT = 1128, 1176
+START_TICKS_AT, UFFD_INODE_AT, GENERATION_AT = 1128, 1144, 1176
 
 
 @pytest.fixture(autouse=True)
@@ -439,14 +438,14 @@ def test_of_several_userfaultfds_the_right_one_is_taken(lab):
 # ---- versions ----
 
 
-@pytest.mark.parametrize("version", [0, 3, 4711])
+@pytest.mark.parametrize("version", [0, 1, 4, 4711])
 def test_a_state_file_of_an_unknown_version_is_refused_and_left_alone(lab, version):
     pager, vmm, _ = paused_vmm(lab)
     kill_pager(pager)
     set_field(lab, VERSION_AT, version)
     untouched(lab, lambda: adopt(lab, vmm.pid).expect_error(
-        state_path(lab), f"is of version {version}", "takes over versions 1 and 2"))
-    set_field(lab, VERSION_AT, 2)
+        state_path(lab), f"is of version {version}", "takes over versions 2 and 3"))
+    set_field(lab, VERSION_AT, 3)
     finish(lab, vmm, adopt(lab, vmm.pid))
 
 
@@ -460,22 +459,15 @@ def test_a_damaged_state_file_is_refused_and_left_alone(lab):
     finish(lab, vmm, adopt(lab, vmm.pid))
 
 
-def as_version_1(lab):
-    """Rewrite the state file as version 1 had it: no facts after the path, counters before the histogram."""
+def as_version_2(lab):
+    """Rewrite the state file as version 2 had it: without may_resume before the histogram, and with fewer counters."""
     path = state_path(lab)
     data = bytearray(path.read_bytes())
     header_bytes = struct.unpack_from("<I", data, 12)[0]
-    n_counters = 22
-    facts_bytes = 6 * 8 + 2 * 4
-    hist_at = START_TICKS_AT + facts_bytes
-    hist_bytes = (3 + 640) * 8
-    counters_at = hist_at + hist_bytes
-    hist, counters = data[hist_at:counters_at], data[counters_at:counters_at + n_counters * 8]
-    assert header_bytes >= counters_at + n_counters * 8
-    data[START_TICKS_AT:header_bytes] = bytes(header_bytes - START_TICKS_AT)
-    data[START_TICKS_AT:START_TICKS_AT + len(counters)] = counters
-    data[START_TICKS_AT + len(counters):HEADER_V1] = hist
-    struct.pack_into("<II", data, VERSION_AT, 1, HEADER_V1)
+    tail = data[TAIL_V2_AT + 8:TAIL_V2_AT + 8 + HEADER_V2 - TAIL_V2_AT]
+    data[TAIL_V2_AT:header_bytes] = bytes(header_bytes - TAIL_V2_AT)
+    data[TAIL_V2_AT:HEADER_V2] = tail
+    struct.pack_into("<II", data, VERSION_AT, 2, HEADER_V2)
     path.write_bytes(data)
 
 
@@ -483,19 +475,19 @@ def as_version_1(lab):
 def test_a_vm_of_the_version_before_is_taken_over(lab, track):
     pager, vmm, _ = paused_vmm(lab, "--track", track)
     kill_pager(pager)
-    faults = struct.unpack_from("<Q", state_path(lab).read_bytes(), START_TICKS_AT + 56 + 643 * 8)[0]
+    faults = struct.unpack_from("<Q", state_path(lab).read_bytes(), TAIL_V2_AT + 8 + 643 * 8)[0]
     assert faults > 0
-    as_version_1(lab)
+    as_version_2(lab)
     second = adopt(lab, vmm.pid)
     second.wait_line("taken over")
-    assert field(lab, VERSION_AT, "<I") == 2
+    assert field(lab, VERSION_AT, "<I") == 3
     stats = finish(lab, vmm, second)
     assert stats["counters"]["faults"] >= faults
     assert stats["counters"]["takeovers"] == 1
     assert stats["track"] == track
 
 
-def test_with_a_state_file_of_the_version_before_several_userfaultfds_are_too_many(lab):
+def test_where_the_state_file_does_not_say_which_one_several_userfaultfds_are_too_many(lab):
     memory = lab.memory("64K", seed=5, dense=True)
     pager = lab.serve(memory)
     peer = Peer(lab, pages=16)
@@ -504,7 +496,7 @@ def test_with_a_state_file_of_the_version_before_several_userfaultfds_are_too_ma
     peer.word(0)
     assert peer.tell("spare") == 0
     kill_pager(pager)
-    as_version_1(lab)
+    set_field(lab, UFFD_INODE_AT, 0, "<Q")
     adopt(lab, peer.pid).expect_error(f"process {peer.pid} has 2 userfaultfds")
     peer.quit()
 

@@ -282,36 +282,37 @@ static void random_damage_is_refused_or_harmless(void **state)
     assert_in_range(n_refused, 1000, 19000);
 }
 
-/* ---- version 1 ---- */
+/* ---- version 2 ---- */
 
-#define V1_HEADER_BYTES 6448u
+#define V2_HEADER_BYTES 6512u
+#define V2_TAIL_AT      1184u
 
-/* make_v1() - a block of version 1: the header is shorter, counters come before the histogram. (give) */
-static void *make_v1(const struct rig *r)
+/* make_v2() - a block of version 2: the header's end is without may_resume, and has fewer counters. (give) */
+static void *make_v2(const struct rig *r)
 {
     struct block_header *h = calloc(1, bytes_of(r));
-    uint64_t *counters;
+    uint64_t *tail;
 
     assert_non_null(h);
     memcpy(h, r->mem, bytes_of(r));
-    h->version = 1;
-    h->header_bytes = V1_HEADER_BYTES;
-    counters = (uint64_t *)(void *)((char *)h + 1128);
-    memset(counters, 0, V1_HEADER_BYTES - 1128);
-    for (unsigned i = 0; i < 22; i++)
-        counters[i] = 100 + i;
-    counters[22] = 7; /* the histogram: n, sum, max */
-    counters[24] = 12345;
-    counters[25 + HIST_BUCKETS - 1] = 7;
+    h->version = 2;
+    h->header_bytes = V2_HEADER_BYTES;
+    tail = (uint64_t *)(void *)((char *)h + V2_TAIL_AT);
+    memset(tail, 0, V2_HEADER_BYTES - V2_TAIL_AT);
+    tail[0] = 7; /* the histogram: n, sum, max, buckets */
+    tail[2] = 12345;
+    tail[3 + HIST_BUCKETS - 1] = 7;
+    for (unsigned i = 0; i < 23; i++)
+        tail[3 + HIST_BUCKETS + i] = 100 + i;
     return h;
 }
 
-static void what_version_1_says_is_read(void **state)
+static void what_version_2_says_is_read(void **state)
 {
     struct rig r;
     struct block before;
     struct block after;
-    void *v1;
+    void *v2;
     void *mem;
 
     (void)state;
@@ -322,22 +323,26 @@ static void what_version_1_says_is_read(void **state)
     r.block.header->vmm_pid = 4711;
     r.block.header->track = 1;
     memset(r.block.inbox, 0x5a, BLOCK_INBOX_BYTES);
+    r.block.header->generation = 4;
+    r.block.header->uffd_inode = 815;
     (void)strcpy(r.block.header->memory_path, "/srv/memory");
-    v1 = make_v1(&r);
-    assert_int_equal(block_open(&before, v1, bytes_of(&r)), BLOCK_E_VERSION);
-    assert_int_equal(block_open_before(&before, v1, bytes_of(&r)), 0);
+    v2 = make_v2(&r);
+    assert_int_equal(block_open(&before, v2, bytes_of(&r)), BLOCK_E_VERSION);
+    assert_int_equal(block_open_before(&before, v2, bytes_of(&r)), 0);
     mem = calloc(1, block_bytes(3, 135));
     assert_non_null(mem);
     block_upgrade(&after, mem, &before);
     assert_int_equal(block_open(&after, mem, block_bytes(3, 135)), 0);
     assert_int_equal(after.header->vmm_pid, 4711);
     assert_int_equal(after.header->track, 1);
-    assert_int_equal(after.header->generation, 1);
-    assert_int_equal(after.header->uffd_inode, 0);
+    assert_int_equal(after.header->generation, 4);
+    assert_int_equal(after.header->uffd_inode, 815);
+    assert_int_equal(after.header->may_resume, 1);
     assert_string_equal(after.header->memory_path, "/srv/memory");
     assert_int_equal(after.header->counters.faults, 100);
     assert_int_equal(after.header->counters.messages, 121);
-    assert_int_equal(after.header->counters.takeovers, 0);
+    assert_int_equal(after.header->counters.takeovers, 122);
+    assert_int_equal(after.header->counters.pages_ahead, 0);
     assert_int_equal(after.header->fault_ns.n, 7);
     assert_int_equal(after.header->fault_ns.max, 12345);
     assert_int_equal(after.header->fault_ns.buckets[HIST_BUCKETS - 1], 7);
@@ -349,7 +354,7 @@ static void what_version_1_says_is_read(void **state)
     assert_memory_equal(after.inbox, r.block.inbox, BLOCK_INBOX_BYTES);
     use_it(&after);
     free(mem);
-    free(v1);
+    free(v2);
     rig_deinit(&r);
 }
 
@@ -380,7 +385,7 @@ int main(void)
         cmocka_unit_test(every_damaged_region_is_refused),
         cmocka_unit_test(a_path_without_an_end_is_refused),
         cmocka_unit_test(random_damage_is_refused_or_harmless),
-        cmocka_unit_test(what_version_1_says_is_read),
+        cmocka_unit_test(what_version_2_says_is_read),
         cmocka_unit_test(a_version_that_is_neither_is_not_the_one_before),
     };
 

@@ -69,14 +69,6 @@ static void the_borders_of_the_buckets_are_seamless(void **state)
     }
 }
 
-static int compare_u64(const void *a, const void *b)
-{
-    const uint64_t *ua = a;
-    const uint64_t *ub = b;
-
-    return (*ua > *ub) - (*ua < *ub);
-}
-
 static void quantiles_of_many_values_are_right_to_a_sixteenth(void **state)
 {
     static const double qs[] = {0, 0.01, 0.25, 0.5, 0.9, 0.99, 0.999, 1};
