@@ -22,7 +22,8 @@
 static const char help[] =
     "usage: thaw ready [PID | STATEFILE] [--state DIR]\n"
     "\n"
-    "Tells a pager that records a working set (thaw serve --record) that the guest is ready: the record ends here and is\n"
+    "Tells a pager that records a working set (thaw serve --record) that the guest is ready: the "
+    "record ends here and is\n"
     "written.\n"
     "\n"
     "  PID          of the pager or of the VMM; without it the only pager that runs is taken\n"

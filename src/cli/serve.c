@@ -154,10 +154,10 @@ static void show_progress(void *ctx, const struct thaw_progress *p)
     uint64_t done = p->working_set_done + p->fill_done;
     unsigned cells = pages > 0 ? (unsigned)(done * BAR_CELLS / pages) : BAR_CELLS;
     char line[120];
-    int len = snprintf(line, sizeof(line), "\r[%.*s%.*s] %3u %% of %ju MiB ahead%s", (int)cells, full,
-                       (int)(BAR_CELLS - cells), none,
-                       (unsigned)(pages > 0 ? done * 100 / pages : 100),
-                       (uintmax_t)(pages * p->page_bytes / MIB), p->over ? "\n" : "");
+    int len =
+        snprintf(line, sizeof(line), "\r[%.*s%.*s] %3u %% of %ju MiB ahead%s", (int)cells, full,
+                 (int)(BAR_CELLS - cells), none, (unsigned)(pages > 0 ? done * 100 / pages : 100),
+                 (uintmax_t)(pages * p->page_bytes / MIB), p->over ? "\n" : "");
 
     (void)ctx;
     if (may_write(STDERR_FILENO))

@@ -29,7 +29,8 @@ const char serve_help[] =
     "page alone (default 64K)\n"
     "      --track none|wp           learn of the guest's writes by write protection (default "
     "none)\n"
-    "      --prefetch FILE           install a working set (thaw-workingset(5)) ahead of the guest\n"
+    "      --prefetch FILE           install a working set (thaw-workingset(5)) ahead of the "
+    "guest\n"
     "      --prefetch-before-resume SIZE|all\n"
     "                                so much of it before --resume-fd says that the VM may go on\n"
     "      --fill                    install everything else after it\n"
@@ -38,7 +39,8 @@ const char serve_help[] =
     "      --resume-fd FD            write \"resume\" and a newline there when the VM may go on\n"
     "      --record FILE             write the guest's working set into FILE (default "
     "--fault-around 0)\n"
-    "      --record-seconds SECS     ... after so long; without it when `thaw ready` says so, or at the end\n"
+    "      --record-seconds SECS     ... after so long; without it when `thaw ready` says so, or "
+    "at the end\n"
     "      --supervise               serve in a child process, and start another one when it dies\n"
     "      --grace SECS              how long the VM may be without a pager before the supervisor "
     "stops it (default 10)\n"
@@ -232,7 +234,8 @@ static int parse_before_resume(struct serve_args *a, const char *text)
         *bytes = UINT64_MAX;
     else if (cli_parse_size(text, bytes) < 0 || *bytes == 0)
         return cli_usage_error(
-            VERB, "--prefetch-before-resume is %s, expected all or a size above 0, such as 16M", text);
+            VERB, "--prefetch-before-resume is %s, expected all or a size above 0, such as 16M",
+            text);
     return CLI_OK;
 }
 
@@ -371,7 +374,8 @@ static int check_ahead(const struct serve_args *a)
     if (o->ahead_bytes_per_s != 0 && !o->prefetch_path && !o->fill)
         return cli_usage_error(VERB, "--prefetch-rate is for --prefetch and --fill");
     if (o->leave_when_full && o->track != THAW_TRACK_NONE)
-        return cli_usage_error(VERB, "--leave-when-full is not for --track: writes would not be seen");
+        return cli_usage_error(VERB,
+                               "--leave-when-full is not for --track: writes would not be seen");
     if (o->record_ms != 0 && !o->record_path)
         return cli_usage_error(VERB, "--record-seconds is for --record");
     if (o->record_path && o->adopt)

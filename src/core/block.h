@@ -54,20 +54,20 @@ struct block_header {
     int32_t pager_pid;
     int32_t vmm_pid;
     uint32_t vmm_uid;
-    uint32_t track;         /* enum thaw_track */
-    uint64_t start_time_ns; /* CLOCK_REALTIME of the handshake */
-    char memory_path[1024]; /* what is served, NUL terminated, cut if longer */
+    uint32_t track;           /* enum thaw_track */
+    uint64_t start_time_ns;   /* CLOCK_REALTIME of the handshake */
+    char memory_path[1024];   /* what is served, NUL terminated, cut if longer */
     uint64_t vmm_start_ticks; /* when the VMM's process began, /proc/PID/stat; 0: not known */
     uint64_t uffd_device;     /* st_dev and st_ino of the userfaultfd; 0: not known */
     uint64_t uffd_inode;
     uint64_t memory_device; /* the same of the memory file; 0: not a file */
     uint64_t memory_inode;
-    uint64_t left_ns;     /* CLOCK_MONOTONIC when the last pager was found dead; 0: not known */
-    uint32_t generation;  /* how many pagers have served, this one included; 0: none yet */
-    int32_t keeper_pid;   /* the process that starts another pager when this one dies; 0: none */
+    uint64_t left_ns;    /* CLOCK_MONOTONIC when the last pager was found dead; 0: not known */
+    uint32_t generation; /* how many pagers have served, this one included; 0: none yet */
+    int32_t keeper_pid;  /* the process that starts another pager when this one dies; 0: none */
     /* Since version 3 */
-    uint32_t may_resume; /* the VM may go on, and whoever tells it has been told */
-    uint32_t reserved;   /* 0 */
+    uint32_t may_resume;  /* the VM may go on, and whoever tells it has been told */
+    uint32_t reserved;    /* 0 */
     struct hist fault_ns; /* from a fault's read(2) to the end of its install */
     struct counters counters;
 };

@@ -34,7 +34,8 @@ struct confine_plan {
     gid_t gid; /* with this group and no other */
     const char
         *state_dir; /* where the state file is: it must be removed at the end; NULL: not known */
-    const char *write_dirs[2]; /* where files are written until the end; each may be NULL: nowhere */
+    const char
+        *write_dirs[2]; /* where files are written until the end; each may be NULL: nowhere */
     struct control *control;
     const struct log_sink *log;
 };

@@ -42,9 +42,12 @@ int options_check(const struct thaw_pager_options *o)
 
 /* all strings of the options */
 static const size_t strings[] = {
-    offsetof(struct thaw_pager_options, socket_path), offsetof(struct thaw_pager_options, adopt),
-    offsetof(struct thaw_pager_options, memory_path), offsetof(struct thaw_pager_options, state_dir),
-    offsetof(struct thaw_pager_options, write_dir),   offsetof(struct thaw_pager_options, prefetch_path),
+    offsetof(struct thaw_pager_options, socket_path),
+    offsetof(struct thaw_pager_options, adopt),
+    offsetof(struct thaw_pager_options, memory_path),
+    offsetof(struct thaw_pager_options, state_dir),
+    offsetof(struct thaw_pager_options, write_dir),
+    offsetof(struct thaw_pager_options, prefetch_path),
     offsetof(struct thaw_pager_options, record_path),
 };
 #define N_STRINGS ARRAY_LEN(strings)

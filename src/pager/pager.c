@@ -56,10 +56,14 @@ static int plan_confinement(struct thaw_pager *p)
     if (o->record_path) {
         const char *slash = strrchr(o->record_path, '/');
 
-        p->record_dir = slash ? strndup(o->record_path, (size_t)(slash - o->record_path) + 1)
-                              : strdup(".");
+        p->record_dir =
+            slash ? strndup(o->record_path, (size_t)(slash - o->record_path) + 1) : strdup(".");
         if (!p->record_dir)
             return err_origin_errno(-ENOMEM, "cannot set up a pager");
+        p->record_folder = folder_open(o->record_path);
+        if (p->record_folder < 0)
+            return err_origin_errno(p->record_folder, "cannot open the folder of %s",
+                                    o->record_path);
     }
     p->confine = (struct confine_plan){
         .on = o->confine == THAW_CONFINE_ON,
@@ -119,6 +123,7 @@ THAW_EXPORT int thaw_pager_new(struct thaw_pager **out, const struct thaw_pager_
     p->control.fd = -1;
     p->listener = -1;
     p->ready_fd = -1;
+    p->record_folder = -1;
     p->hs = (struct handshake)HANDSHAKE_NONE;
     p->state = (struct state_file)STATE_FILE_NONE;
     r = open_pager(p, opts);
@@ -348,6 +353,7 @@ THAW_EXPORT struct thaw_pager *thaw_pager_free(struct thaw_pager *p)
     p->recorder = recorder_free(p->recorder);
     ahead_plans_deinit(&p->plans);
     free(p->record_dir);
+    p->record_folder = fd_close(p->record_folder);
     p->ready_fd = fd_close(p->ready_fd);
     handshake_deinit(&p->hs);
     p->source = source_free(p->source);

@@ -39,6 +39,7 @@ struct thaw_pager {
     struct workers *workers;
     struct session *session;
     char *record_dir;            /* owned: where the record goes; NULL: nowhere */
+    int record_folder;           /* owned: the same, open; -1: none */
     struct confine_plan confine; /* looks into opts */
     thaw_stats_fn *on_stats;
     void *on_stats_ctx;

@@ -84,7 +84,8 @@ static int prepare_ahead(struct thaw_pager *p)
                  "msg=\"working set not recorded\" error=\"the pager that recorded it died\"");
         return 0;
     }
-    return recorder_new(&p->recorder, o->record_path, g, image_bytes, o->record_ms * NS_PER_MS);
+    return recorder_new(&p->recorder, o->record_path, p->record_folder, g, image_bytes,
+                        o->record_ms * NS_PER_MS);
 }
 
 static struct prefetch_plan plan_of(const struct plan *plan)

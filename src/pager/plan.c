@@ -95,10 +95,9 @@ int plan_check(const struct workingset *ws, uint64_t image_bytes)
 {
     if (ws->image_bytes == image_bytes)
         return 0;
-    return err_origin(-EINVAL,
-                      "the working set is of a memory file of %" PRIu64
-                      " bytes, this one has %" PRIu64,
-                      ws->image_bytes, image_bytes);
+    return err_origin(
+        -EINVAL, "the working set is of a memory file of %" PRIu64 " bytes, this one has %" PRIu64,
+        ws->image_bytes, image_bytes);
 }
 
 int plan_make(struct plan *out, const struct workingset *ws, const struct geom *g,

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "base/err.h"
-#include "base/fd.h"
 #include "image/workingset.h"
 
 /* struct touch - a fault that was read */
@@ -18,7 +17,7 @@ struct touch {
 
 struct recorder {
     const char *path; /* (borrow) */
-    int folder;       /* owned: that of path */
+    int folder;       /* (borrow) that of path */
     const struct geom *g;
     uint64_t image_bytes;
     uint64_t window_ns;
@@ -26,15 +25,15 @@ struct recorder {
     uint64_t lasted_ns;
     bool closed;
     bool complete;
-    bool short_of_memory; /* what is here is not all */
+    bool short_of_memory;  /* what is here is not all */
     struct touch *touches; /* owned */
     size_t n;
     size_t room;
     uint32_t *index; /* owned: a page's place in touches, plus one */
 };
 
-int recorder_new(struct recorder **out, const char *path, const struct geom *g, uint64_t image_bytes,
-                 uint64_t window_ns)
+int recorder_new(struct recorder **out, const char *path, int folder, const struct geom *g,
+                 uint64_t image_bytes, uint64_t window_ns)
 {
     _cleanup_(recorder_freep) struct recorder *r = calloc(1, sizeof(*r));
 
@@ -44,9 +43,7 @@ int recorder_new(struct recorder **out, const char *path, const struct geom *g, 
     r->g = g;
     r->image_bytes = image_bytes;
     r->window_ns = window_ns;
-    r->folder = folder_open(path);
-    if (r->folder < 0)
-        return err_origin_errno(r->folder, "cannot open the folder of %s", path);
+    r->folder = folder;
     r->index = calloc(g->n_pages, sizeof(*r->index)); /* takes memory where it is used */
     if (!r->index)
         return err_origin_errno(-ENOMEM, "cannot record a working set");
@@ -58,7 +55,6 @@ struct recorder *recorder_free(struct recorder *r)
 {
     if (!r)
         return NULL;
-    (void)fd_close(r->folder);
     free(r->touches);
     free(r->index);
     free(r);

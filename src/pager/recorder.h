@@ -22,14 +22,15 @@ struct recorder;
  * recorder_new() - with nothing in it
  * @out:         (give)
  * @path:        of the file that is to be written (borrow for the recorder's life)
+ * @folder:      that of @path (borrow for the recorder's life), see folder_open()
  * @g:           (borrow for the recorder's life)
  * @image_bytes: size of the memory file
  * @window_ns:   0: until recorder_close()
  *
- * Return: 0 or a negative errno with a text. Opens the folder of @path.
+ * Return: 0 or -ENOMEM with a text.
  */
-int recorder_new(struct recorder **out, const char *path, const struct geom *g, uint64_t image_bytes,
-                 uint64_t window_ns);
+int recorder_new(struct recorder **out, const char *path, int folder, const struct geom *g,
+                 uint64_t image_bytes, uint64_t window_ns);
 
 /** recorder_free() - @r: (take) may be NULL. Return: NULL */
 struct recorder *recorder_free(struct recorder *r);

@@ -314,7 +314,8 @@ int session_run(struct session *s)
     if (r < 0)
         return err_origin(r, "%s; and the VMM, process %d, could not be stopped", s->why, pid);
     if (record_finish(s) < 0 && (s->stop == STOP_VMM_GONE || s->stop == STOP_ASKED))
-        return err_origin(s->record_result, "the VM was served, its working set is not recorded: %s",
+        return err_origin(s->record_result,
+                          "the VM was served, its working set is not recorded: %s",
                           s->record_error);
     if (s->stop == STOP_VMM_GONE || s->stop == STOP_ASKED)
         return 0;

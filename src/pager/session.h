@@ -40,7 +40,7 @@ struct session_parts {
     void (*on_ready)(void *ctx); /* called when nothing is owed from before any more; may be NULL */
     void (*on_resume)(void *ctx); /* called when the VM may be told to go on; may be NULL */
     void (*on_progress)(void *ctx, const struct thaw_progress *progress); /* may be NULL */
-    void *on_ready_ctx; /* of these three */
+    void *on_ready_ctx;                                                   /* of these three */
     void (*on_stats)(void *ctx); /* called when statistics are asked for */
     void *on_stats_ctx;
 };

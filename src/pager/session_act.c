@@ -165,9 +165,7 @@ void session_done(struct session *s, const struct effect *fx, const struct insta
     *reply = (struct event){
         .kind = EVENT_DONE,
         .time_ns = s->now_ns,
-        .done = {.asked = *fx,
-                 .outcome = r->outcome,
-                 .pages_done = r->bytes_done / s->page_bytes},
+        .done = {.asked = *fx, .outcome = r->outcome, .pages_done = r->bytes_done / s->page_bytes},
     };
     if (r->outcome == OUTCOME_EXISTS && s->page_bytes > 4 * KIB)
         reply->done.outcome = settle_exists(s, fx, reply->done.pages_done);

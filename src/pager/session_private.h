@@ -40,8 +40,8 @@ struct session {
     unsigned n_refused;  /* installs in a row that were refused to the end; see install() */
     int epoll;           /* owned */
     enum stop_reason stop;
-    char why[400];      /* what went wrong, for people */
-    struct ahead ahead; /* see session_ahead.c */
+    char why[400];       /* what went wrong, for people */
+    struct ahead ahead;  /* see session_ahead.c */
     bool record_pending; /* a worker writes the record */
     int record_result;   /* of writing it */
     char record_error[256];

@@ -13,7 +13,7 @@
 
 #define STACK_BYTES (256 * KIB)
 
-#define QUEUE_ROOM (WORKERS_MAX_JOBS + WORKERS_MAX_AHEAD)
+#define QUEUE_ROOM  (WORKERS_MAX_JOBS + WORKERS_MAX_AHEAD)
 
 /* struct queue - a ring of jobs; never full: see workers.h */
 struct queue {

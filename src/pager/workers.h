@@ -23,10 +23,12 @@ struct fetch_job {
     pgno_t end;
     uint64_t since_ns; /* when the fault was read */
     bool ahead;        /* nobody waits for it: after all others, and never by all threads at once */
-    int (*other)(void *ctx); /* in place of the read: something else that may wait; NULL: none. 0 or a negative errno with a text */
+    int (*other)(
+        void *
+            ctx); /* in place of the read: something else that may wait; NULL: none. 0 or a negative errno with a text */
     void *ctx;
-    int result;        /* 0 or a negative errno, once done */
-    char error[256];   /* why, if result < 0 */
+    int result;      /* 0 or a negative errno, once done */
+    char error[256]; /* why, if result < 0 */
 };
 
 struct workers;

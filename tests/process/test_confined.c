@@ -60,7 +60,7 @@ static void become_confined(bool whole)
     const struct confine_plan plan = {
         .on = true,
         .state_dir = rig.state,
-        .write_dir = rig.kept,
+        .write_dirs = {rig.kept},
         .control = &control,
         .log = &log,
     };
