@@ -63,6 +63,8 @@ enum thaw_confine {
  * @before_resume_bytes: so much of it is installed first, by several threads; UINT64_MAX: all. See thaw_pager_on_resume()
  * @fill:              install all the other pages too, in the order of the memory file
  * @ahead_bytes_per_s: of both together, on average; 0: as fast as it goes
+ * @keep_registered:   hear of every page until the end. Otherwise long ranges that read as zero whoever answers are given
+ *                     back to the kernel, when writes are not tracked and pages have 4 KiB
  * @leave_when_full:   when every page is there, let go of the VM's memory and return from thaw_pager_run(): nobody needs a
  *                     pager any more. Not with @track
  * @record_path:       write the guest's working set into this file, once; NULL: do not
@@ -92,6 +94,7 @@ struct thaw_pager_options {
     uint64_t before_resume_bytes;
     int fill;
     uint64_t ahead_bytes_per_s;
+    int keep_registered;
     int leave_when_full;
     const char *record_path;
     unsigned record_ms;

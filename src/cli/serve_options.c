@@ -35,6 +35,7 @@ const char serve_help[] =
     "                                so much of it before --resume-fd says that the VM may go on\n"
     "      --fill                    install everything else after it\n"
     "      --prefetch-rate SIZE      bytes a second for --prefetch and --fill (default: no limit)\n"
+    "      --let-go on|off           give long zero ranges back to the kernel (default on)\n"
     "      --leave-when-full         end when every page is there: the VM goes on without a pager\n"
     "      --resume-fd FD            write \"resume\" and a newline there when the VM may go on\n"
     "      --record FILE             write the guest's working set into FILE (default "
@@ -80,6 +81,7 @@ enum {
     OPT_FILL,
     OPT_RATE,
     OPT_LEAVE,
+    OPT_LET_GO,
     OPT_RESUME_FD,
     OPT_RECORD,
     OPT_RECORD_SECONDS,
@@ -104,6 +106,7 @@ static const struct option long_options[] = {
     {"prefetch-before-resume", required_argument, NULL, OPT_BEFORE_RESUME},
     {"fill", no_argument, NULL, OPT_FILL},
     {"prefetch-rate", required_argument, NULL, OPT_RATE},
+    {"let-go", required_argument, NULL, OPT_LET_GO},
     {"leave-when-full", no_argument, NULL, OPT_LEAVE},
     {"resume-fd", required_argument, NULL, OPT_RESUME_FD},
     {"record", required_argument, NULL, OPT_RECORD},
@@ -285,6 +288,11 @@ static int parse_ahead_option(struct serve_args *a, int option, const char *valu
         return parse_rate(a, value);
     case OPT_LEAVE:
         a->opts.leave_when_full = true;
+        return CLI_OK;
+    case OPT_LET_GO:
+        a->opts.keep_registered = strcmp(value, "off") == 0;
+        if (!a->opts.keep_registered && strcmp(value, "on") != 0)
+            return cli_usage_error(VERB, "--let-go is %s, expected on or off", value);
         return CLI_OK;
     case OPT_RESUME_FD:
         return parse_resume_fd(a, value);

@@ -67,7 +67,7 @@ struct block_header {
     int32_t keeper_pid;  /* the process that starts another pager when this one dies; 0: none */
     /* Since version 3 */
     uint32_t may_resume;  /* the VM may go on, and whoever tells it has been told */
-    uint32_t reserved;    /* 0 */
+    uint32_t let_go;      /* the VM needs no pager any more */
     struct hist fault_ns; /* from a fault's read(2) to the end of its install */
     struct counters counters;
 };

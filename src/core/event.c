@@ -19,6 +19,7 @@ const char *stop_reason_name(enum stop_reason r)
         [STOP_NONE] = "running",
         [STOP_VMM_GONE] = "vmm-gone",
         [STOP_ASKED] = "stopped",
+        [STOP_LEFT] = "left",
         [STOP_SOURCE] = "source",
         [STOP_NOMEM] = "nomem",
         [STOP_REFUSED] = "refused",

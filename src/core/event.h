@@ -36,11 +36,12 @@ enum located {
 /** enum stop_reason - why the VM must be stopped, or the session ends */
 enum stop_reason {
     STOP_NONE,
-    STOP_VMM_GONE,      /* nobody is left to serve: a good end */
-    STOP_ASKED,         /* somebody asked for it */
-    STOP_SOURCE,        /* bytes cannot be had */
-    STOP_NOMEM,         /* no memory for the guest's page, for longer than the limit */
-    STOP_REFUSED,       /* the kernel refuses what must be done */
+    STOP_VMM_GONE, /* nobody is left to serve: a good end */
+    STOP_ASKED,    /* somebody asked for it */
+    STOP_LEFT,     /* every page is there, nothing is registered any more: the VM goes on alone */
+    STOP_SOURCE,   /* bytes cannot be had */
+    STOP_NOMEM,    /* no memory for the guest's page, for longer than the limit */
+    STOP_REFUSED,  /* the kernel refuses what must be done */
     STOP_STRAY_FAULT,   /* a fault outside of every region: nobody knows what belongs there */
     STOP_UNKNOWN_EVENT, /* a kind of message that we cannot honour (fork, remap, minor fault) */
 };

@@ -117,6 +117,8 @@ static int prepare_session(struct thaw_pager *p)
         .on_progress = call_on_progress,
         .on_ready_ctx = p,
         .ahead_rate = p->opts.ahead_bytes_per_s,
+        .keep_registered = p->opts.keep_registered != 0,
+        .leave_when_full = p->opts.leave_when_full != 0,
         .before_bytes = p->opts.before_resume_bytes,
         .on_stats = call_on_stats,
         .on_stats_ctx = p,

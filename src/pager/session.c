@@ -77,6 +77,8 @@ static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t
     }
     if (s->p.recorder)
         record_fault(s, &ev);
+    if (ev.kind == EVENT_REMOVE)
+        letgo_removed(s, ev.remove.start, ev.remove.end);
     step(s, &ev, read_ns);
 }
 
@@ -228,24 +230,34 @@ static void take_ticks(struct session *s)
 
 /* ---- waiting -------------------------------------------------------------------------------------------------- */
 
+/* deadline_ns() - when there is something to do, whatever the descriptors say */
+static uint64_t deadline_ns(const struct session *s)
+{
+    uint64_t at_ns = min_u64(engine_deadline_ns(&s->engine), ahead_deadline_ns(s));
+
+    at_ns = min_u64(at_ns, record_deadline_ns(s));
+    if (letgo_is_due(s))
+        return s->now_ns;
+    return leave_is_due(s) ? min_u64(at_ns, s->now_ns + LEAVE_NS) : at_ns;
+}
+
 /* wait_ready() - sleep until there is something to do. Return: bits of enum ready; 0: a retry is due */
 /* #syscalls epoll_pwait2 epoll_pwait epoll_wait */
 static unsigned wait_ready(struct session *s)
 {
     struct epoll_event events[8];
-    uint64_t deadline_ns = min_u64(min_u64(engine_deadline_ns(&s->engine), ahead_deadline_ns(s)),
-                                   record_deadline_ns(s));
-    uint64_t wait_ns = deadline_ns > s->now_ns ? deadline_ns - s->now_ns : 0;
+    uint64_t until_ns = deadline_ns(s);
+    uint64_t wait_ns = until_ns > s->now_ns ? until_ns - s->now_ns : 0;
     struct timespec timeout = timespec_from_ns(wait_ns);
     unsigned ready = 0;
     int n;
 
     n = epoll_pwait2(s->epoll, events, ARRAY_LEN(events),
-                     deadline_ns == ENGINE_NEVER ? NULL : &timeout, NULL);
+                     until_ns == ENGINE_NEVER ? NULL : &timeout, NULL);
     if (n < 0 && errno == ENOSYS) /* before Linux 5.11: milliseconds, rounded up */
         n = epoll_wait(s->epoll, events, ARRAY_LEN(events),
-                       deadline_ns == ENGINE_NEVER ? -1
-                                                   : (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS));
+                       until_ns == ENGINE_NEVER ? -1
+                                                : (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS));
     if (n < 0 && errno != EINTR)
         return READY_BROKEN;
     for (int i = 0; i < n; i++) {
@@ -279,7 +291,11 @@ static void serve(struct session *s)
         if (record_deadline_ns(s) <= s->now_ns)
             record_end(s);
         take_ticks(s);
+        if (!s->ahead.bursts)
+            letgo_take(s);
         ahead_take(s);
+        if (leave_is_due(s))
+            leave(s);
     }
 }
 
@@ -297,6 +313,7 @@ static void log_waiting(void *ctx, unsigned seconds)
 int session_run(struct session *s)
 {
     int pid = s->p.peer->pid;
+    bool good;
     int r = 0;
 
     (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* retries after 10 us, not 60 */
@@ -309,15 +326,16 @@ int session_run(struct session *s)
     if (!s->ahead.bursts && s->stop == STOP_NONE)
         before_end(s);
     serve(s);
-    if (s->stop != STOP_VMM_GONE || !peer_is_gone(s->p.peer))
+    if (s->stop != STOP_LEFT && (s->stop != STOP_VMM_GONE || !peer_is_gone(s->p.peer)))
         r = peer_stop(s->p.peer, log_waiting, s);
     if (r < 0)
         return err_origin(r, "%s; and the VMM, process %d, could not be stopped", s->why, pid);
-    if (record_finish(s) < 0 && (s->stop == STOP_VMM_GONE || s->stop == STOP_ASKED))
+    good = s->stop == STOP_VMM_GONE || s->stop == STOP_ASKED || s->stop == STOP_LEFT;
+    if (record_finish(s) < 0 && good)
         return err_origin(s->record_result,
                           "the VM was served, its working set is not recorded: %s",
                           s->record_error);
-    if (s->stop == STOP_VMM_GONE || s->stop == STOP_ASKED)
+    if (good)
         return 0;
     return err_origin(-EIO, "%s; the VMM, process %d, was stopped", s->why, pid);
 }
@@ -340,6 +358,7 @@ static int watch(struct session *s, int fd, enum ready what)
 static int prepare(struct session *s)
 {
     void *zeroes;
+    void *unreadable;
     int r;
 
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -360,6 +379,11 @@ static int prepare(struct session *s)
     if (zeroes == MAP_FAILED)
         return err_origin_errno(-errno, "cannot map a page of zeroes");
     s->zeroes = zeroes;
+    unreadable = mmap(NULL, 4 * KIB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (unreadable == MAP_FAILED)
+        return err_origin_errno(-errno, "cannot map a page");
+    s->unreadable = unreadable;
+    letgo_init(s);
     return 0;
 }
 
@@ -395,6 +419,8 @@ struct session *session_free(struct session *s)
         return NULL;
     if (s->zeroes)
         (void)munmap(s->zeroes, s->page_bytes);
+    if (s->unreadable)
+        (void)munmap((void *)s->unreadable, 4 * KIB);
     (void)fd_close(s->epoll);
     before_free(s);
     free(s);

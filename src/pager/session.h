@@ -36,6 +36,8 @@ struct session_parts {
     struct control *control;
     const struct peer *peer;
     const struct log_sink *log;
+    bool keep_registered;        /* nothing is let go of before the end */
+    bool leave_when_full;        /* the session ends when every page is there */
     bool take_over;              /* another pager has served this block's VM before */
     void (*on_ready)(void *ctx); /* called when nothing is owed from before any more; may be NULL */
     void (*on_resume)(void *ctx); /* called when the VM may be told to go on; may be NULL */

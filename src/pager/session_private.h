@@ -9,6 +9,7 @@
  *     session_act.c    carrying out what the engine wants
  *     session_ahead.c  what is done when nobody waits: the plan, and reading for it
  *     session_burst.c  the plan's first part, before the VM is told to go on
+ *     session_letgo.c  ranges that the kernel can do without us, and the end of it all
  *     session_record.c what the recorder is told, and when its file is written
  */
 
@@ -29,6 +30,19 @@ struct ahead {
     bool over;
 };
 
+#define LETGO_REMOVED 16u
+
+/** struct letgo - see session_letgo.c */
+struct letgo {
+    bool on;
+    bool stays;                                 /* what should have been let go of was not */
+    bool leaving;                               /* nothing is registered any more */
+    pgno_t next;                                /* where the walk through the image stands */
+    struct prefetch_run run;                    /* the zeroes before it */
+    struct prefetch_run removed[LETGO_REMOVED]; /* long ranges that were removed */
+    unsigned n_removed;
+};
+
 struct session {
     struct session_parts p;
     struct engine engine;
@@ -40,7 +54,9 @@ struct session {
     unsigned n_refused;  /* installs in a row that were refused to the end; see install() */
     int epoll;           /* owned */
     enum stop_reason stop;
-    char why[400];       /* what went wrong, for people */
+    char why[400];          /* what went wrong, for people */
+    const void *unreadable; /* owned: a page that nobody may read */
+    struct letgo letgo;
     struct ahead ahead;  /* see session_ahead.c */
     bool record_pending; /* a worker writes the record */
     int record_result;   /* of writing it */
@@ -97,6 +113,25 @@ bool before_take(struct session *s);
 void before_end(struct session *s);
 
 void before_free(struct session *s);
+
+/** letgo_init() - at the beginning of a session */
+void letgo_init(struct session *s);
+
+/** letgo_removed() - a discard was read */
+void letgo_removed(struct session *s, hva_t start, hva_t end);
+
+/** letgo_is_due() - is there something to look at, and nothing else to do? */
+bool letgo_is_due(const struct session *s);
+
+/** letgo_take() - some of it, as long as no message comes */
+void letgo_take(struct session *s);
+
+/** leave_is_due() - is every page there, and is that what the pager waits for to leave? */
+bool leave_is_due(const struct session *s);
+
+/** leave() - a step of it: again after LEAVE_NS until the session ends, or leave_is_due() says no */
+void leave(struct session *s);
+#define LEAVE_NS (100 * NS_PER_US)
 
 /** record_fault() - a fault was read */
 void record_fault(struct session *s, const struct event *ev);

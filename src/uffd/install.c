@@ -50,7 +50,7 @@ static struct install_result decode(int error, int64_t field, uint64_t len)
 }
 
 /* uffd_ioctl() - errno of the ioctl, 0 on success; a signal is no outcome */
-/* #syscalls ioctl:1=UFFDIO_COPY,UFFDIO_ZEROPAGE,UFFDIO_WRITEPROTECT,UFFDIO_WAKE */
+/* #syscalls ioctl:1=UFFDIO_COPY,UFFDIO_ZEROPAGE,UFFDIO_WRITEPROTECT,UFFDIO_WAKE,UFFDIO_UNREGISTER */
 static int uffd_ioctl(int uffd, unsigned long request, void *arg)
 {
     while (ioctl(uffd, request, arg) < 0) {
@@ -95,14 +95,24 @@ struct install_result uffd_unprotect(int uffd, hva_t dst, uint64_t len)
     return decode(error, 0, len);
 }
 
-struct install_result uffd_wake(int uffd, hva_t dst, uint64_t len)
+static struct install_result range_ioctl(int uffd, unsigned long request, hva_t start, uint64_t len)
 {
-    struct uffdio_range range = {.start = dst, .len = len};
-    int error = uffd_ioctl(uffd, UFFDIO_WAKE, &range);
+    struct uffdio_range range = {.start = start, .len = len};
+    int error = uffd_ioctl(uffd, request, &range);
 
     if (error == 0)
         return (struct install_result){.outcome = OUTCOME_DONE, .bytes_done = len};
     return decode(error, 0, len);
+}
+
+struct install_result uffd_wake(int uffd, hva_t dst, uint64_t len)
+{
+    return range_ioctl(uffd, UFFDIO_WAKE, dst, len);
+}
+
+struct install_result uffd_unregister(int uffd, hva_t start, uint64_t len)
+{
+    return range_ioctl(uffd, UFFDIO_UNREGISTER, start, len);
 }
 
 /* #syscalls:start mmap munmap */

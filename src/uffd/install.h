@@ -55,6 +55,9 @@ int uffd_check_huge(int uffd, hva_t start);
  */
 int uffd_track(int uffd, hva_t start, uint64_t len);
 
+/** uffd_unregister() - hear nothing more of a range; who waits there is woken and answered by the kernel */
+struct install_result uffd_unregister(int uffd, hva_t start, uint64_t len);
+
 /** uffd_is_one() - is @fd a userfaultfd? */
 bool uffd_is_one(int fd);
 

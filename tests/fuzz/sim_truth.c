@@ -98,6 +98,7 @@ static void check_stop(struct sim *s, const struct effect *fx)
         break;
     case STOP_NONE:
     case STOP_ASKED:
+    case STOP_LEFT:
     case STOP_REFUSED:
     case STOP_STRAY_FAULT:
     case STOP_UNKNOWN_EVENT:
