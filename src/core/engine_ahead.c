@@ -46,8 +46,9 @@ unsigned ahead_located(struct engine *e, const struct event *ev, struct effect *
         fx->kind = EFFECT_FETCH;
         return 1;
     case LOCATED_FAILED:
-        *fx = (struct effect){.kind = EFFECT_STOP, .stop = STOP_SOURCE};
-        return 1;
+        counters(e)->ahead_left += ev->located.asked.end - fx->first;
+        prefetch_pass(&e->ahead, ev->located.asked.end);
+        return 0;
     }
     if (fx->many)
         prefetch_pass(&e->ahead, fx->end);

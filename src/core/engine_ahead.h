@@ -8,6 +8,7 @@
  *     AHEAD  >  LOCATE the next slice of the plan   LOCATED memory  >  COPY
  *                                                   LOCATED zero    >  ZERO
  *                                                   LOCATED away    >  FETCH; the plan waits there
+ *                                                   LOCATED failed  >  nothing: a fault will say so, if one comes
  *
  * An AHEAD event is given when nothing else is to be done, and does nothing while an answer is put off or refused: demand
  * goes first. A slice is taken from pages that are ABSENT when the effect is made, and no event can come between the effect

@@ -28,7 +28,8 @@ void session_locate(struct session *s, const struct effect *fx, struct event *re
     *reply = (struct event){.kind = EVENT_LOCATED, .time_ns = s->now_ns};
     reply->located.asked = *fx;
     if (source_locate(s->p.source, &s->located, off, lo, hi, s->page_bytes) < 0) {
-        session_stop_because(s, STOP_SOURCE, err_text());
+        if (!fx->ahead)
+            session_stop_because(s, STOP_SOURCE, err_text());
         reply->located.where = LOCATED_FAILED;
         reply->located.first = fx->page;
         reply->located.end = fx->page + 1;

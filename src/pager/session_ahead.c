@@ -229,11 +229,11 @@ void ahead_fetched(struct session *s, const struct fetch_job *job)
     assert(a->n_jobs > 0);
     a->n_jobs--;
     a->waits = false;
-    if (job->result < 0) {
+    if (job->result < 0 && !a->over) {
         log_line(s->p.log, THAW_LOG_WARN, "msg=\"cannot read ahead\" error=\"%s\"", job->error);
         a->over = true; /* a fault will say whether the bytes can be had */
         before_end(s);
-        return;
     }
-    feed(s);
+    if (!a->over)
+        feed(s);
 }

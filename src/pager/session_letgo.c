@@ -125,12 +125,15 @@ static void look_on(struct session *s)
     const struct geom *g = &s->p.block->geom;
     const struct geom_region *r = geom_find_page(g, l->next);
     pgno_t window_end = min_u64(geom_region_end(g, r), l->next + (WINDOW_BYTES >> g->page_shift));
-    struct effect ask = {.page = l->next, .first = l->next, .end = window_end};
+    struct effect ask = {.page = l->next, .first = l->next, .end = window_end, .ahead = true};
     struct event answer;
 
     session_locate(s, &ask, &answer);
-    if (s->stop != STOP_NONE)
+    if (answer.located.where == LOCATED_FAILED) {
+        l->next = s->p.block->geom.n_pages; /* who needs those bytes will hear of it */
+        end_run(s, l->next);
         return;
+    }
     if (answer.located.where == LOCATED_ZERO)
         l->run.end = answer.located.end;
     else

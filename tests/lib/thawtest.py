@@ -128,7 +128,7 @@ def _die_with_parent():
 class Process:
     """A child whose output goes to files, and which does not outlive the test."""
 
-    def __init__(self, lab, name, argv, stdin=None):
+    def __init__(self, lab, name, argv, stdin=None, pass_fds=()):
         self.name = name
         self.argv = [str(a) for a in argv]
         self._out = lab.dir / f"{name}.out"
@@ -137,7 +137,7 @@ class Process:
             # pylint: disable=subprocess-popen-preexec-fn
             self.child = subprocess.Popen(
                 self.argv, stdin=stdin or subprocess.DEVNULL, stdout=out, stderr=err,
-                preexec_fn=_die_with_parent)
+                preexec_fn=_die_with_parent, pass_fds=pass_fds)
         self.pid = self.child.pid
 
     @property
@@ -197,8 +197,8 @@ class Process:
 class Pager(Process):
     """A pager; see Lab.serve()."""
 
-    def __init__(self, lab, name, argv, socket, stats_file):
-        super().__init__(lab, name, argv)
+    def __init__(self, lab, name, argv, socket, stats_file, pass_fds=()):
+        super().__init__(lab, name, argv, pass_fds=pass_fds)
         self.socket = socket
         self.stats_file = stats_file
 
@@ -543,7 +543,9 @@ def check_stats(stats, result=None, end="vmm-gone"):
     assert stats["page_bytes"] == result["page_bytes"]
     assert stats["regions"] == result["regions"]
     assert counters["removes"] >= (1 if result["pages_discarded"] else 0)
-    assert counters["pages_removed"] >= result["pages_discarded"]
-    assert counters["unmapped"] == 0 or result["remaps"] > 0
+    # Nobody hears of a discard in a range that was let go of, nor of a first touch there.
+    assert counters["pages_removed"] >= result["pages_discarded"] or counters["ranges_let_go"] > 0
+    # ... and a thread that waited there may have been woken after its fault was read.
+    assert counters["unmapped"] == 0 or result["remaps"] > 0 or counters["ranges_let_go"] > 0
     if result["remaps"] == 0:
         assert states["absent"] <= stats["pages"] - result["touched"]

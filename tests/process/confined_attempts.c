@@ -237,11 +237,11 @@ static long register_memory(void)
     return ioctl(rig.control_fd, UFFDIO_REGISTER, &reg);
 }
 
-static long unregister_memory(void)
+static long map_what_is_cached(void)
 {
-    struct uffdio_range range = {0};
+    struct uffdio_continue more = {0};
 
-    return ioctl(rig.control_fd, UFFDIO_UNREGISTER, &range);
+    return ioctl(rig.control_fd, UFFDIO_CONTINUE, &more);
 }
 
 static long type_into_terminal(void)
@@ -376,7 +376,7 @@ const struct attempt attempts_at_the_kernel[] = {
     {"make a TCP socket", tcp_socket, EPERM},
     {"make a userfaultfd", another_userfaultfd, EPERM},
     {"register memory", register_memory, EPERM},
-    {"unregister memory", unregister_memory, EPERM},
+    {"map what is cached", map_what_is_cached, EPERM},
     {"type into a terminal", type_into_terminal, EPERM},
     {"map code", map_code, EPERM},
     {"make data code", make_data_code, EPERM},

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""thaw serve --prefetch, --fill: what is installed before anybody asks for it."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+
+import pytest
+
+import thawtest
+from recordlib import PAGE, PAGES, ask, finish, image, make_memory, record, start, thaw, wait_over
+from thawtest import check_stats, wait_until
+
+SLOW = ["--prefetch-rate", "40960"]  # ten pages a second
+
+
+@pytest.fixture(autouse=True)
+def only_thaw():
+    """These tests are about thaw itself."""
+    if thawtest.reference():
+        pytest.skip("about thaw serve, not about the reference pager")
+
+
+@pytest.fixture
+def memory(lab):
+    """A memory file as long as the peer's memory."""
+    return make_memory(lab.dir / "memory")
+
+
+def big_set(lab, memory, *args, steps=("shuffle:threads=4,first=300,end=1700",)):
+    """The working set of a fake VMM. Return: the file's path."""
+    path = lab.dir / f"set{len(lab.processes)}"
+    pager = lab.serve(memory, "--record", path)
+    lab.run_vmm(pager, memory, *args, *steps)
+    pager.expect_exit(0)
+    return path
+
+
+# ---- replay ----
+
+
+def test_a_working_set_that_is_there_costs_no_fault(lab, memory):
+    pages = [40, 3, 4, 5, 63, 0]
+    pager, peer = start(lab, memory, "--prefetch", record(lab, memory, pages))
+    stats = wait_over(pager)
+    assert stats["ahead"]["working_set_pages"] == stats["ahead"]["working_set_done"] == len(pages)
+    assert stats["counters"]["pages_ahead"] == len(pages)
+    assert stats["states"]["absent"] == PAGES - len(pages)
+    for page in pages:
+        assert peer.word(page) == image(page)
+    assert pager.ask_stats()["counters"]["faults"] == 0
+    assert peer.word(7) == image(7)
+    assert finish(pager, peer)["counters"]["faults"] == 1
+
+
+@pytest.mark.parametrize("track", ["none", "wp"])
+@pytest.mark.parametrize("where", ["tmpfs", "disk"])
+def test_every_byte_is_right_with_prefetch_and_fill(lab, track, where):
+    memory = lab.own_memory("8M", seed=11, where=where)
+    path = big_set(lab, memory)
+    if where == "disk":
+        thawtest.drop_cache(memory.path)
+    pager = lab.serve(memory, "--prefetch", path, "--fill", "--track", track)
+    result = lab.run_vmm(pager, memory, "write:threads=4,n=300", "balloon:threads=4,n=100", "verify")
+    pager.expect_exit(0)
+    stats = pager.stats()
+    check_stats(stats, result)
+    assert stats["counters"]["pages_ahead"] > 0
+    assert stats["ahead"]["over"]
+
+
+@thawtest.hugepages(8)
+@pytest.mark.parametrize("units", ["4K", "2M"])
+@pytest.mark.parametrize("pages", ["4K", "2M"])
+def test_a_working_set_of_one_page_size_serves_guests_of_the_other(lab, units, pages):
+    memory = lab.memory("8M", seed=11, dense=True)
+    first, end = (1, 3) if units == "2M" else (512, 1536)
+    path = big_set(lab, memory, "--page-size", units, steps=(f"shuffle:first={first},end={end}",))
+    pager = lab.serve(memory, "--prefetch", path)
+    first, end = (1, 3) if pages == "2M" else (512, 1536)
+    vmm = lab.start_vmm(pager, memory, "--page-size", pages, "pause", f"shuffle:first={first},end={end}")
+    vmm.wait_line("paused")
+    wait_over(pager)
+    thawtest.let_go(vmm)
+    lab.finish_vmm(vmm)
+    pager.expect_exit(0)
+    assert pager.stats()["counters"]["faults"] == 0
+    assert pager.stats()["counters"]["pages_ahead"] == end - first
+
+
+def test_pages_that_were_removed_are_passed_over(lab, memory):
+    path = record(lab, memory, list(range(0, 40)))
+    pager, peer = start(lab, memory, "--prefetch", path, *SLOW)
+    assert peer.tell("discard 20 10") == 0
+    peer.wait_line("discarded 20\n")
+    stats = wait_over(pager)
+    assert stats["states"]["removed"] == 10
+    assert stats["counters"]["pages_ahead"] == 30
+    for page in range(40):
+        assert peer.word(page) == (0 if 20 <= page < 30 else image(page))
+    finish(pager, peer)
+
+
+def test_a_fault_does_not_wait_for_the_plan(lab, memory):
+    pager, peer = start(lab, memory, "--prefetch", record(lab, memory, list(range(60))), "--fault-around", "0", *SLOW)
+    for page in range(59, 40, -1):
+        assert peer.word(page) == image(page)
+    stats = pager.ask_stats()
+    assert not stats["ahead"]["over"], "the plan was too fast for this test"
+    assert stats["counters"]["faults"] >= 10
+    finish(pager, peer)
+
+
+def test_the_rate_is_kept(lab):
+    memory = lab.memory("8M", seed=11, dense=True)
+    pager = lab.serve(memory, "--fill", "--prefetch-rate", "4M")
+    vmm = lab.start_vmm(pager, memory, "pause", "verify")
+    vmm.wait_line("paused")
+    wait_until(lambda: ask(pager)["ahead"]["fill_done"] > 0, "the fill to begin")
+    thawtest.let_go(vmm)
+    lab.finish_vmm(vmm)
+    pager.expect_exit(0)
+    assert pager.stats()["counters"]["pages_ahead"] < 2048, "8 MiB at 4 MiB/s were all installed by the time of a few reads"
+
+
+def test_a_plan_that_is_over_costs_nothing(lab, memory):
+    pager, peer = start(lab, memory, "--fill")
+    wait_over(pager)
+    before = thread_times(pager.pid)
+    with pytest.raises(TimeoutError):
+        wait_until(lambda: thread_times(pager.pid) != before, "nothing", deadline=1)
+    finish(pager, peer)
+
+
+def thread_times(pid):
+    """How often the threads of a process have been given a processor."""
+    folder = f"/proc/{pid}/task"
+    return {tid: open(f"{folder}/{tid}/schedstat", encoding="ascii").read().split()[2] for tid in os.listdir(folder)}
+
+
+def test_a_terminal_sees_a_bar(lab, memory):
+    path = record(lab, memory, list(range(32)))
+    master, slave = pty.openpty()
+    socket = lab.socket()
+    pager = subprocess.Popen([thawtest.program("THAW"), "serve", "--socket", socket, "--memory", memory, "--state",
+                              lab.state_dir, "--prefetch", path, "--fill"], stderr=slave, stdin=subprocess.DEVNULL)
+    try:
+        os.close(slave)
+        wait_until(lambda: thawtest.is_listening(socket), "the pager to listen")
+        peer = thawtest.Peer(lab, PAGES)
+        assert peer.tell(f"connect {socket}") == 0
+        assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+        seen = b""
+        while b"100 %" not in seen:
+            seen += os.read(master, 4096)
+        assert re.search(rb"\r\[#+\] 100 % of 0 MiB ahead", seen)
+        peer.quit()
+        assert pager.wait(thawtest.DEADLINE) == 0
+    finally:
+        pager.kill()
+        pager.wait()
+        os.close(master)
+
+
+# ---- bytes that are not in memory ----
+
+
+def test_a_cold_working_set_is_read_by_the_workers(lab):
+    memory = lab.own_memory("16M", seed=11, dense=True, where="disk")
+    path = big_set(lab, memory, steps=("shuffle:threads=4,first=300,end=3700",))
+    thawtest.drop_cache(memory.path)
+    pager = lab.serve(memory, "--prefetch", path)
+    vmm = lab.start_vmm(pager, memory, "pause", "shuffle:first=300,end=3700")
+    vmm.wait_line("paused")
+    stats = wait_over(pager)
+    assert stats["counters"]["pages_ahead"] == 3400
+    thawtest.let_go(vmm)
+    lab.finish_vmm(vmm)
+    pager.expect_exit(0)
+    assert pager.stats()["counters"]["faults"] == 0
+
+
+def test_bytes_that_cannot_be_read_ahead_stop_nobody_before_they_are_needed(lab):
+    memory = lab.own_memory("8M", seed=11, dense=True, where="disk")
+    path = big_set(lab, memory)
+    thawtest.drop_cache(memory.path)
+    pager = lab.serve(memory, "--prefetch", path, "--prefetch-rate", "1M")
+    vmm = lab.start_vmm(pager, memory, "seq:first=0,end=10", "pause", "seq")
+    vmm.wait_line("paused")
+    os.truncate(memory.path, 2 << 20)
+    pager.wait_line("cannot read ahead")
+    assert vmm.running() and pager.running()
+    thawtest.let_go(vmm)
+    pager.expect_error("truncated while it is served", "was stopped")
+    assert pager.err.count("cannot read ahead") == 1
+    vmm.expect_exit(-signal.SIGKILL)
+
+
+# ---- before the VM goes on ----
+
+
+def serve_with_fd(lab, memory, fd, *args):
+    """A pager that inherits a descriptor."""
+    socket = lab.socket()
+    stats_file = lab.dir / f"stats{len(lab.processes)}"
+    argv = [thawtest.program("THAW"), "serve", "--socket", socket, "--memory", getattr(memory, "path", memory),
+            "--state", lab.state_dir, "--stats", stats_file, "--resume-fd", str(fd), *args]
+    pager = thawtest.Pager(lab, f"thaw{len(lab.processes)}", argv, socket, stats_file, pass_fds=[fd])
+    lab.processes.append(pager)
+    os.close(fd)
+    pager.wait_listening()
+    return pager
+
+
+@pytest.mark.parametrize("supervise", [[], ["--supervise"]], ids=["alone", "supervised"])
+@pytest.mark.parametrize("part, pages", [("all", 1400), ("1M", 256)])
+def test_the_vm_may_go_on_when_the_hottest_part_is_there(lab, part, pages, supervise):
+    memory = lab.memory("8M", seed=11, dense=True)
+    path = big_set(lab, memory)
+    reader, writer = os.pipe()
+    pager = serve_with_fd(lab, memory, writer, "--prefetch", path, "--prefetch-before-resume", part, *supervise,
+                          "--prefetch-rate", "1")
+    vmm = lab.start_vmm(pager, memory, "pause", "shuffle:first=300,end=1700", "verify")
+    assert os.read(reader, 100) == b"resume\n"
+    counters = pager.ask_stats()["counters"]
+    assert pages <= counters["pages_ahead"] <= pages + 2048 and counters["faults"] == 0
+    thawtest.let_go(vmm)
+    lab.finish_vmm(vmm)
+    pager.expect_exit(0)
+    assert os.read(reader, 100) == b"", "the VM may go on once"
+    os.close(reader)
+
+
+def test_without_a_working_set_the_vm_may_go_on_at_once(lab, memory):
+    reader, writer = os.pipe()
+    pager = serve_with_fd(lab, memory, writer)
+    peer = thawtest.Peer(lab, PAGES)
+    peer.connect(pager)
+    assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+    assert os.read(reader, 100) == b"resume\n"
+    os.close(reader)
+    finish(pager, peer)
+
+
+@pytest.mark.parametrize("where", ["tmpfs", "disk"])
+@pytest.mark.parametrize("track", ["none", "wp"])
+def test_bursts_that_race_with_discards_and_writes_lose_nothing(lab, track, where):
+    memory = lab.own_memory("16M", seed=11, where=where)
+    path = big_set(lab, memory, steps=("shuffle:threads=4",))
+    for _ in range(5):
+        if where == "disk":
+            thawtest.drop_cache(memory.path)
+        pager = lab.serve(memory, "--prefetch", path, "--prefetch-before-resume", "all", "--fill", "--track", track)
+        result = lab.run_vmm(pager, memory, "race:threads=3,n=200", "balloon:threads=3,n=100", "verify")
+        pager.expect_exit(0)
+        check_stats(pager.stats(), result)
+
+
+def test_a_pager_that_is_killed_before_the_vm_may_go_on_is_followed_by_one_that_says_so(lab):
+    memory = lab.own_memory("16M", seed=11, dense=True, where="disk")
+    path = big_set(lab, memory, steps=("shuffle:threads=4",))
+    for _ in range(5):
+        thawtest.drop_cache(memory.path)
+        reader, writer = os.pipe()
+        pager = serve_with_fd(lab, memory, writer, "--prefetch", path, "--prefetch-before-resume", "all", "--supervise")
+        vmm = lab.start_vmm(pager, memory, "pause", "verify")
+        pager.wait_line("serving")
+        os.kill(int(re.search(r"pager_pid=(\d+)", pager.err).group(1)), signal.SIGKILL)
+        assert os.read(reader, 100) == b"resume\n"
+        os.close(reader)
+        thawtest.let_go(vmm)
+        lab.finish_vmm(vmm)
+        pager.expect_exit(0)
+
+
+def test_a_pager_that_is_killed_while_it_installs_ahead_is_followed_by_one_that_goes_on(lab):
+    memory = lab.memory("8M", seed=11, dense=True)
+    path = big_set(lab, memory)
+    pager = lab.serve(memory, "--prefetch", path, "--fill", "--prefetch-rate", "8M", "--supervise")
+    vmm = lab.start_vmm(pager, memory, "pause", "verify")
+    vmm.wait_line("paused")
+    for _ in range(3):
+        wait_until(lambda: ask(pager)["ahead"]["working_set_done"] > 0, "the plan to begin")
+        before = ask(pager)["pager_pid"]
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda before=before: ask(pager)["pager_pid"] != before, "the next pager")
+    stats = wait_over(pager)
+    assert stats["states"]["absent"] == 0
+    assert stats["counters"]["takeovers"] == 3
+    thawtest.let_go(vmm)
+    lab.finish_vmm(vmm)
+    pager.expect_exit(0)
+    assert pager.stats()["counters"]["faults"] == 0
+
+
+# ---- what is refused ----
+
+
+def test_a_working_set_of_another_memory_file_is_refused_before_a_vm_comes(lab, memory):
+    path = record(lab, memory, [1])
+    other = make_memory(lab.dir / "other", 2 * PAGES)
+    pager = lab.serve(other, "--prefetch", path, wait=False)
+    pager.expect_error(f"of a memory file of {PAGES * PAGE} bytes", f"this one has {2 * PAGES * PAGE}")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+def test_a_working_set_that_is_no_good_is_refused_before_a_vm_comes(lab, memory, damage):
+    path = record(lab, memory, [1, 2, 3])
+    data = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "cut":
+        path.write_bytes(data[:-4])
+    else:
+        data[-1] ^= 1
+        path.write_bytes(data)
+    lab.serve(memory, "--prefetch", path, wait=False).expect_error(path)
+
+
+@pytest.mark.parametrize("args, words", [
+    (["--prefetch-before-resume", "all"], "--prefetch-before-resume is for --prefetch"),
+    (["--prefetch", "f", "--prefetch-before-resume", "0"], "--prefetch-before-resume is 0"),
+    (["--prefetch", "f", "--prefetch-before-resume", "much"], "--prefetch-before-resume is much"),
+    (["--prefetch-rate", "1M"], "--prefetch-rate is for --prefetch and --fill"),
+    (["--fill", "--prefetch-rate", "0"], "--prefetch-rate is 0"),
+    (["--fill", "--prefetch-rate", "fast"], "--prefetch-rate is fast"),
+    (["--fill", "--leave-when-full", "--track", "wp"], "--leave-when-full is not for --track"),
+    (["--let-go", "maybe"], "--let-go is maybe"),
+    (["--resume-fd", "77"], "--resume-fd is 77"),
+    (["--resume-fd", "-1"], "--resume-fd is -1"),
+])
+def test_usage_errors_say_what_is_wrong(args, words):
+    assert words in thaw("serve", "s", "m", *args, code=2)
