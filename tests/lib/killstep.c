@@ -71,6 +71,8 @@ struct scenario {
     struct order orders[N_DOERS];
     unsigned pages[N_DOERS]; /* which page of the try an order is about */
     bool tracked;            /* needs a pager that tracks writes */
+    bool
+        slice; /* the pager fills, slice by slice: the pages are those of the next one, and none is to be waited for */
 };
 
 static const struct scenario scenarios[] = {
@@ -98,7 +100,20 @@ static const struct scenario scenarios[] = {
      .orders = {{.deed = DEED_WRITE}, {.deed = DEED_DISCARD, .n = 3}},
      .pages = {0, 1},
      .tracked = true},
+    {.name = "slice", .slice = true},
+    {.name = "slice-and-remove", .orders = {{.deed = DEED_DISCARD, .n = 4}}, .slice = true},
+    {.name = "slice-and-fault", .orders = {{.deed = DEED_READ}}, .pages = {2}, .slice = true},
 };
+
+/* What slice_done() asks about: the pager's block, and what it had installed before this try. */
+static const struct block *filling;
+static uint64_t filled_before;
+
+static bool slice_done(void)
+{
+    return __atomic_load_n(&filling->header->counters.pages_ahead, __ATOMIC_ACQUIRE) >
+           filled_before;
+}
 
 static uint64_t next_random(struct run *r)
 {
@@ -256,6 +271,17 @@ static uint64_t claim_pages(struct run *r, enum block_kind kind)
     return page;
 }
 
+/* next_slice() - the pages that the stopped pager will fill next */
+static uint64_t next_slice(const struct run *r)
+{
+    uint64_t page = pagetab_find(&r->block.pages, PAGE_ABSENT, 0, r->guest.n_pages);
+
+    if (page + TRY_PAGES > r->guest.n_pages)
+        peer_die(PEER_EXIT_USAGE, 0, "--size is too small for so many slices");
+    filled_before = r->block.header->counters.pages_ahead;
+    return page;
+}
+
 static void give_order(const struct run *r, unsigned doer, struct order order, uint64_t page)
 {
     order.page = page_at(r, page);
@@ -324,7 +350,7 @@ static void kill_successor(struct run *r)
 
 static enum reached try_place(struct run *r, const struct scenario *s, const struct place *place)
 {
-    uint64_t page = claim_pages(r, s->kind), killed_ns;
+    uint64_t page = s->slice ? 0 : claim_pages(r, s->kind), killed_ns;
     enum reached reached;
     pid_t pid;
 
@@ -332,8 +358,10 @@ static enum reached try_place(struct run *r, const struct scenario *s, const str
     prepare(r, s, page);
     pid = wait_for_pager(r, true);
     trace_stop(pid);
+    if (s->slice)
+        page = next_slice(r);
     start_orders(r, s, page);
-    reached = trace_step_to(pid, place);
+    reached = trace_step_to(pid, place, s->slice ? slice_done : NULL);
     if (reached == REACHED_SLEEP) {
         trace_let_go(pid);
         wait_for_orders(s->name);
@@ -397,6 +425,9 @@ static int compare_u32(const void *a, const void *b)
 static void take_scenario(struct run *r, const struct scenario *s)
 {
     r->n_pauses = r->n_kills = r->n_second_kills = 0;
+    filling = &r->block;
+    if (s->slice)
+        r->next_page = r->guest.n_pages; /* all pages are looked at in the end */
     if (r->all)
         take_all(r, s);
     else

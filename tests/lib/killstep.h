@@ -67,8 +67,11 @@ enum reached {
 /** trace_stop() - attach to a pager and stop its first thread */
 void trace_stop(pid_t pid);
 
-/** trace_step_to() - run the stopped pager, instruction by instruction, to @place or until it would sleep with nothing to do */
-enum reached trace_step_to(pid_t pid, const struct place *place);
+/**
+ * trace_step_to() - run the stopped pager, instruction by instruction, to @place or until it would sleep with nothing to do
+ * @also_done: is done what the pager does by itself? NULL: it does nothing by itself
+ */
+enum reached trace_step_to(pid_t pid, const struct place *place, bool (*also_done)(void));
 
 /** trace_kill() - SIGKILL; it is dead when this returns. Return: CLOCK_MONOTONIC of the kill */
 uint64_t trace_kill(pid_t pid);

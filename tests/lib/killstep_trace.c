@@ -78,11 +78,11 @@ static bool is_sleep(long syscall)
 }
 
 /* settled() - are all orders carried out, or will they be without the pager? */
-static bool settled(void)
+static bool settled(bool (*also_done)(void))
 {
     uint64_t until = now_ns() + SETTLE_NS;
 
-    while (!doers_done()) {
+    while (!doers_done() || (also_done && !also_done())) {
         if (now_ns() > until)
             return false;
         nap();
@@ -91,7 +91,7 @@ static bool settled(void)
 }
 
 /* step() - one instruction. Return: false if it sleeps and nothing will wake it */
-static bool step(pid_t pid, bool may_sleep)
+static bool step(pid_t pid, bool may_sleep, bool (*also_done)(void))
 {
     bool cut = false;
     int status;
@@ -103,7 +103,7 @@ static bool step(pid_t pid, bool may_sleep)
         return true;
     }
     while (waitpid(pid, &status, __WALL | WNOHANG) == 0) {
-        if (!cut && settled()) {
+        if (!cut && settled(also_done)) {
             cut = true;
             ptrace(PTRACE_INTERRUPT, pid, NULL, NULL);
         }
@@ -112,7 +112,7 @@ static bool step(pid_t pid, bool may_sleep)
     return !cut;
 }
 
-enum reached trace_step_to(pid_t pid, const struct place *place)
+enum reached trace_step_to(pid_t pid, const struct place *place, bool (*also_done)(void))
 {
     unsigned n_syscalls = 0, n_steps = 0;
 
@@ -120,7 +120,7 @@ enum reached trace_step_to(pid_t pid, const struct place *place)
         long syscall = next_syscall(pid);
         bool sleeps = is_sleep(syscall);
 
-        if (sleeps && settled())
+        if (sleeps && settled(also_done))
             return REACHED_SLEEP;
         if (n_syscalls == place->n_syscalls) {
             if (n_steps == place->n_steps)
@@ -129,7 +129,7 @@ enum reached trace_step_to(pid_t pid, const struct place *place)
                 return place->n_steps == STEPS_ALL ? REACHED_PLACE : REACHED_SYSCALL;
             n_steps++;
         }
-        if (!step(pid, sleeps))
+        if (!step(pid, sleeps, also_done))
             return REACHED_SLEEP;
         if (syscall >= 0)
             n_syscalls++;

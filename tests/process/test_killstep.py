@@ -20,6 +20,7 @@ EVERYWHERE = bool(os.environ.get("THAW_KILL_EVERYWHERE"))
 SEED = int(os.environ.get("THAW_TEST_SEED", "0")) or random.randrange(1, 1 << 24)
 PLAIN = ["fault", "zero-fault", "write-fault", "two-faults", "remove", "remove-absent", "removed-fault", "removed-write",
          "remove-and-fault", "remove-beside-fault"]
+SLICES = ["slice", "slice-and-remove", "slice-and-fault"]
 TRACKED = ["fault", "first-write", "first-write-and-remove", "write-fault", "removed-write", "remove-and-fault"]
 
 
@@ -32,13 +33,14 @@ def only_thaw():
         pytest.skip("a sanitizer makes a step of the pager thousands of instructions; it runs in the plain build")
 
 
-def kill_everywhere(lab, scenario, *options, timeout):
+def kill_everywhere(lab, scenario, *options, timeout, size="16M", serve=()):
     """Run one scenario. Return: its result."""
     print("seed", SEED)
     if EVERYWHERE:
         signal.alarm(timeout)  # longer than a test may usually take
-    memory = lab.memory("1G" if EVERYWHERE else "16M", SEED)
-    pager = lab.serve(memory, "--supervise", "--fault-around", "16K", *(["--track", "wp"] if "--track" in options else []))
+    memory = lab.memory("1G" if EVERYWHERE else size, SEED)
+    pager = lab.serve(memory, "--supervise", "--fault-around", "16K", "--let-go", "off", *serve,
+                      *(["--track", "wp"] if "--track" in options else []))
     killer = lab.start("killstep", [thawtest.program("KILLSTEP"), "--socket", pager.socket, "--state", lab.state_dir,
                                     "--size", str(memory.size), "--seed", str(SEED), *options,
                                     *(["--all"] if EVERYWHERE else []), scenario])
@@ -59,3 +61,10 @@ def test_a_pager_killed_anywhere_leaves_nothing_stale_lost_or_stranded(lab, scen
 @pytest.mark.parametrize("scenario", TRACKED)
 def test_a_pager_killed_anywhere_loses_no_tracked_write(lab, scenario):
     kill_everywhere(lab, scenario, "--track", timeout=3600 if EVERYWHERE else 60)
+
+
+@pytest.mark.parametrize("track", [[], ["--track"]], ids=["plain", "tracked"])
+@pytest.mark.parametrize("scenario", SLICES)
+def test_a_pager_killed_anywhere_in_a_slice_that_nobody_waits_for_leaves_nothing_wrong(lab, scenario, track):
+    kill_everywhere(lab, scenario, *track, timeout=3600 if EVERYWHERE else 60, size="64M",
+                    serve=["--fill", "--prefetch-rate", "1M"])
