@@ -28,6 +28,15 @@ def memory_of(lab, page_size, where="tmpfs"):
     return memory
 
 
+def working_set(lab, memory, *args):
+    """A working set of all of a memory file's pages. Return: the file's path."""
+    path = lab.dir / "working-set"
+    pager = lab.serve(memory, "--record", path)
+    lab.run_vmm(pager, memory, *args, "seq")
+    pager.expect_exit(0)
+    return path
+
+
 def start(lab, pager, memory, *args, seconds, seed=SEED, timeout=STUCK_SECONDS):
     """Start the stress program as the VMM of a pager."""
     print("seed", seed)

@@ -110,11 +110,11 @@ def describe(numbers):
     return f"p50 {numbers[len(numbers) // 2]} us, max {numbers[-1]} us" if numbers else "none"
 
 
-def run_round(lab, way, page_size, mode, seed, n_kills):
+def run_round(lab, way, page_size, mode, seed, n_kills, ahead=()):
     """One VM whose pager is killed n_kills times. Return: the pauses."""
     dice = random.Random(f"{seed} {way.__name__} {page_size} {mode}")
     memory = stresslib.memory_of(lab, page_size)
-    served = way(lab, memory, "--track", TRACK[mode], "--page-size", page_size)
+    served = way(lab, memory, "--track", TRACK[mode], "--page-size", page_size, *ahead)
     seconds = 60 + n_kills  # it is told to end when the last kill is over
     vmm = stresslib.start(lab, served.pager, memory, "--page-size", page_size, "--until-eof", seconds=seconds, seed=seed)
     vmm.wait_line("running")
@@ -135,12 +135,12 @@ def run_round(lab, way, page_size, mode, seed, n_kills):
     return pauses(result, kills)
 
 
-def run(lab, way, page_size, mode):
+def run(lab, way, page_size, mode, ahead=()):
     """KILLS kills, in rounds."""
     first, last, done = [], [], 0
     while done < KILLS:
         n_kills = min(ROUND_KILLS, KILLS - done)
-        one, other = run_round(lab, way, page_size, mode, SEED + done, n_kills)
+        one, other = run_round(lab, way, page_size, mode, SEED + done, n_kills, ahead)
         first, last, done = sorted(first + one), sorted(last + other), done + n_kills
     print(f"{way.__name__.lower()} {page_size} {mode}: {done} kills, {done - len(first)} of them before the pager was "
           f"ready; until the first operation went on: "
@@ -157,3 +157,8 @@ def test_a_pager_of_4k_pages_is_killed_and_nothing_is_lost(lab, way, mode):
 @pytest.mark.parametrize("way", [Supervised, Adopted])
 def test_a_pager_of_2m_pages_is_killed_and_nothing_is_lost(lab, huge, way, mode):
     run(lab, way, "2M", mode)
+
+
+@pytest.mark.parametrize("mode", TRACK)
+def test_a_pager_that_installs_ahead_is_killed_and_nothing_is_lost(lab, mode):
+    run(lab, Supervised, "4K", mode, ["--fill", "--prefetch-rate", "8M"])

@@ -23,11 +23,26 @@ FEW_CELLS = [("4K", "plain", "disk"), ("4K", "tracked", "tmpfs"), ("2M", "tracke
 CELL_SECONDS = int(os.environ.get("STRESS_SECONDS", "0")) // len(CELLS) or SHORT_SECONDS
 
 
-def run_round(lab, page_size, mode, where, seed, seconds):
+# What a pager may do besides: nothing, as fast as it goes, over most of the time of a short cell.
+AHEAD = {"fast": ["--fill"], "slow": ["--fill", "--prefetch-rate", "16M"],
+         "burst": ["--prefetch-before-resume", "all"]}
+
+
+def ahead_args(lab, memory, page_size, ahead):
+    """The pager's options for AHEAD."""
+    if ahead != "burst":
+        return AHEAD[ahead]
+    path = stresslib.working_set(lab, memory, "--page-size", page_size)
+    thawtest.drop_cache(memory.path)
+    return [*AHEAD[ahead], "--prefetch", path]
+
+
+def run_round(lab, page_size, mode, where, seed, seconds, ahead=()):
     """One VM's life, with options that the seed decides."""
     dice = random.Random(seed)
     memory = stresslib.memory_of(lab, page_size, where)
-    pager = lab.serve(memory, "--track", TRACK[mode], "--fault-around", dice.choice(["0", "64K", "64K", "2M"]))
+    pager = lab.serve(memory, "--track", TRACK[mode], "--fault-around", dice.choice(["0", "64K", "64K", "2M"]),
+                      *ahead)
     vmm = stresslib.start(lab, pager, memory, "--page-size", page_size, "--regions", dice.choice([1, 3, 16]),
                           "--writers", dice.choice([2, 4, 8]), "--readers", dice.choice([2, 4, 8]),
                           "--removers", dice.choice([1, 2, 4]), seconds=seconds, seed=seed)
@@ -37,12 +52,14 @@ def run_round(lab, page_size, mode, where, seed, seconds):
     print(stresslib.summary(result))
 
 
-def run_cell(lab, page_size, mode, where):
+def run_cell(lab, page_size, mode, where, ahead=None):
     """One cell of the matrix, in rounds."""
+    memory = stresslib.memory_of(lab, page_size, where)
+    args = ahead_args(lab, memory, page_size, ahead) if ahead else []
     end, seed = time.monotonic() + CELL_SECONDS, SEED
     while True:
         left = end - time.monotonic()
-        run_round(lab, page_size, mode, where, seed, max(1, min(ROUND_SECONDS, round(left))))
+        run_round(lab, page_size, mode, where, seed, max(1, min(ROUND_SECONDS, round(left))), args)
         seed += 1
         if time.monotonic() + 1 > end:
             return
@@ -56,3 +73,14 @@ def test_memory_of_4k_pages_is_linearizable(lab, page_size, mode, where):
 @pytest.mark.parametrize("page_size,mode,where", [cell for cell in (FEW_CELLS if SANITIZED else CELLS) if cell[0] == "2M"])
 def test_memory_of_2m_pages_is_linearizable(lab, huge, page_size, mode, where):
     run_cell(lab, page_size, mode, where)
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+@pytest.mark.parametrize("mode", TRACK)
+def test_memory_is_linearizable_while_4k_pages_are_installed_ahead(lab, mode, ahead):
+    run_cell(lab, "4K", mode, "disk" if ahead == "burst" else "tmpfs", ahead)
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_memory_is_linearizable_while_2m_pages_are_installed_ahead(lab, huge, ahead):
+    run_cell(lab, "2M", "plain", "disk" if ahead == "burst" else "tmpfs", ahead)
