@@ -261,6 +261,7 @@ static int parse_record_seconds(struct serve_args *a, const char *text)
     return CLI_OK;
 }
 
+/* #syscalls:start fcntl */
 /* parse_resume_fd() - a descriptor that the caller left open for us */
 static int parse_resume_fd(struct serve_args *a, const char *text)
 {

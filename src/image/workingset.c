@@ -64,6 +64,7 @@ int workingset_add(struct workingset *ws, const struct workingset_entry *entry)
         if (r < 0)
             return r;
     }
+    assert(ws->entries);
     ws->entries[ws->n++] = *entry;
     return 0;
 }
@@ -123,6 +124,7 @@ static int join(struct workingset *all, struct places *places, const struct work
                 return r;
             *place = (struct place){.unit_and_one = e->unit + 1, .at = all->n - 1};
         }
+        assert(all->entries);
         place->n_sets++;
         all->entries[place->at].write |= e->write;
         if (e->time_class < all->entries[place->at].time_class)
@@ -176,6 +178,7 @@ int workingset_merge(struct workingset **out, const struct workingset *const *se
         r = places_init(&places, n);
     if (r < 0)
         return r;
+    assert(all);
     all->complete = true;
     for (unsigned i = 0; i < n_sets && r == 0; i++) {
         r = join(all, &places, sets[i]);

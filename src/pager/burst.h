@@ -6,7 +6,7 @@
  * burst.h - many installs by several threads at once, for the time before a VM runs
  *
  * Two threads install nearly twice as much as one. But an install that overlaps with the reading of a discard can put old
- * bytes where zeroes belong (docs/decisions/0009). So this is no pool of installers beside the pager thread: the pager thread
+ * bytes where zeroes belong (docs/decisions/0013). So this is no pool of installers beside the pager thread: the pager thread
  * hands out a burst, takes part in it, and does nothing else before all of it is done. As nobody reads the userfaultfd
  * meanwhile, a discard cannot come between the choice of a page and its install: until its message is read the kernel
  * refuses every install. The price is that a fault waits for a whole burst, BURST_BYTES at most. Before the VM runs there

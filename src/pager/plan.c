@@ -80,7 +80,7 @@ static int add_unit(struct making *m, imgoff_t off, uint64_t unit_bytes)
 /* add_window() - the entries [@first, @end), at most PLAN_WINDOW */
 static int add_window(struct making *m, const struct workingset *ws, size_t first, size_t end)
 {
-    uint64_t units[PLAN_WINDOW];
+    uint64_t units[PLAN_WINDOW] = {0};
     int r = 0;
 
     for (size_t i = first; i < end; i++)

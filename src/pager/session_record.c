@@ -68,6 +68,7 @@ void record_written(struct session *s, const struct fetch_job *job)
              recorder_count(s->p.recorder));
 }
 
+/* #syscalls poll */
 /* wait_written() - for the worker that writes; the VM is gone, so that this thread may wait */
 static void wait_written(struct session *s)
 {

@@ -31,7 +31,8 @@ struct workers {
     pthread_mutex_t mutex; /* guards what follows; held for a copy of a job, never around a read */
     pthread_cond_t wanted; /* there is something that a thread may take, or ending is set */
     bool ending;
-    unsigned n_ahead; /* threads that read ahead now: never all, where there is more than one */
+    unsigned max_ahead; /* how many threads may read ahead at a time; constant */
+    unsigned n_ahead;   /* threads that read ahead now: never all, where there is more than one */
     struct queue todo;
     struct queue ahead; /* when nothing is to do */
     struct queue done;
@@ -60,7 +61,7 @@ static bool pop_job(struct workers *w, struct fetch_job *job)
 {
     if (queue_pop(&w->todo, job))
         return true;
-    if (w->n_ahead + 1 >= w->n_threads && w->n_threads > 1)
+    if (w->n_ahead >= w->max_ahead)
         return false;
     if (!queue_pop(&w->ahead, job))
         return false;
@@ -131,6 +132,7 @@ int workers_new(struct workers **out, struct source *source, unsigned n_threads)
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->wanted, NULL);
     w->source = source;
+    w->max_ahead = n_threads > 1 ? n_threads - 1 : 1;
     w->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (w->fd < 0)
         return err_origin_errno(-errno, "cannot make an eventfd");

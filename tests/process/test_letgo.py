@@ -90,11 +90,11 @@ def test_a_short_range_that_was_removed_stays_the_pagers(lab, holed):
 
 def test_removed_again_and_written_again_it_is_zero_each_time(lab, holed):
     pager, peer, _ = start_and_wait(lab, holed)
-    for _ in range(20):
+    for turn in range(1, 20):
         assert peer.tell("write 700") == 0
-        peer.wait_line("wrote 700\n")
+        wait_until(lambda turn=turn: peer.out.count("wrote 700\n") == turn, "the write")
         assert peer.tell("discard 600 700") == 0
-        peer.wait_line("discarded 600\n")
+        wait_until(lambda turn=turn: peer.out.count("discarded 600\n") == turn, "the discard")
         assert peer.word(700) == 0
     finish(pager, peer)
 

@@ -445,13 +445,15 @@ static void a_source_that_answers_nonsense_is_an_error_not_a_wrong_page(void **s
     } cases[] = {
         {{THAW_WHERE_ZERO, 0, 2 * PAGE, NULL, 0}, 0, 0},
         {{THAW_WHERE_ZERO, 0, 1 * PAGE, NULL, 0}, 0, -EIO}, /* not the page that was asked for */
-        {{THAW_WHERE_ZERO, 2 * PAGE, 3 * PAGE, NULL, 0}, 0, -EIO},   /* beyond it */
-        {{THAW_WHERE_ZERO, 0, 5 * PAGE, NULL, 0}, 0, -EIO},          /* wider than the window */
-        {{THAW_WHERE_ZERO, 100, 2 * PAGE, NULL, 0}, 0, -EIO},        /* not on a page boundary */
-        {{THAW_WHERE_MEMORY, 0, 2 * PAGE, NULL, 0}, 0, -EIO},        /* in memory, but nowhere */
-        {{THAW_WHERE_ELSEWHERE, 0, 2 * PAGE, NULL, 0}, 0, -EIO},     /* cannot fetch */
-        {{THAW_WHERE_ZERO, 0, 2 * PAGE, NULL, 0}, 7, -EIO},          /* no such result */
-        {{THAW_WHERE_ZERO, 0, 2 * PAGE, NULL, 0}, -ENODEV, -ENODEV}, /* its own error is passed on */
+        {{THAW_WHERE_ZERO, 2 * PAGE, 3 * PAGE, NULL, 0}, 0, -EIO}, /* beyond it */
+        {{THAW_WHERE_ZERO, 0, 5 * PAGE, NULL, 0}, 0, -EIO},        /* wider than the window */
+        {{THAW_WHERE_ZERO, 100, 2 * PAGE, NULL, 0}, 0, -EIO},      /* not on a page boundary */
+        {{THAW_WHERE_MEMORY, 0, 2 * PAGE, NULL, 0}, 0, -EIO},      /* in memory, but nowhere */
+        {{THAW_WHERE_ELSEWHERE, 0, 2 * PAGE, NULL, 0}, 0, -EIO},   /* cannot fetch */
+        {{THAW_WHERE_ZERO, 0, 2 * PAGE, NULL, 0}, 7, -EIO},        /* no such result */
+        {{THAW_WHERE_ZERO, 0, 2 * PAGE, NULL, 0},
+         -ENODEV,
+         -ENODEV}, /* its own error is passed on */
     };
     struct odd odd = {0};
     struct source *s;
