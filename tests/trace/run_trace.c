@@ -10,6 +10,7 @@
  *
  *     pages N | regions FROM..TO[@IMAGE] ...    guest memory; pages of the address space and of the image, TO excluded
  *     page 4K|2M, around N, track               page size, fault-around window in pages, write tracking
+ *     plan P..P ..., slice N                    what is installed ahead, in this order; up to N pages at once
  *
  *     @US EVENT [> EFFECT]        at this time (microseconds) this happens, and the engine wants that (nothing without >)
  *       fault P, write P, wpfault P             a message about a missing or write-protected page was read
@@ -19,11 +20,13 @@
  *       done [N], again [N], exists [N], unsure [N], unmapped [N], nomem [N], source [N], gone, refused     outcome, N pages done
  *       fetched P..P ok|failed
  *       tick
+ *       ahead                                   nothing else is to be done; a fetch for the plan needs no answer
  *     EFFECT: locate|copy|zero|fetch P..P for P, unprotect P, wake P, each with the flags that it carries of
- *             write, arm, unprotect; or stop REASON
+ *             write, arm, unprotect, ahead; or stop REASON
  *
  *     state P..P STATE, waiting P yes|no, deadline US|now|never, counter NAME N      what must hold here
- *     restart                                   another pager takes over the block
+ *     passed N                                  how many pages of the plan are behind the walk
+ *     restart                                   another pager takes over the block, and the plan from its beginning
  *
  * P is a page number such as p7, through all regions without gaps; P..P includes both ends. # begins a comment. Between
  * events, engine_check.h must hold; an effect without its answer is a mistake in the trace.
@@ -44,6 +47,7 @@
 #define LINE_BYTES 512
 #define MAX_WORDS  24
 #define MAX_TRACES 1000
+#define MAX_RUNS   16
 #define WATCHDOG_S 20u
 #define FAILS_WITH "# fails with: "
 
@@ -51,6 +55,8 @@ struct trace {
     const char *path;
     unsigned line;
     struct rig_spec spec;
+    struct prefetch_run plan[MAX_RUNS];
+    unsigned n_runs;
     struct rig rig;
     bool built;
     uint64_t now_us;
@@ -91,8 +97,9 @@ static uint64_t number(const struct trace *t, const char *word)
     return v;
 }
 
-/* parse_run() - p7 or p0..p15 (inclusive) as [first, end) */
-static void parse_run(const struct trace *t, const char *word, pgno_t *first, pgno_t *end)
+/* parse_pages() - p7 or p0..p15 (inclusive) as [first, end) of @n_pages */
+static void parse_pages(const struct trace *t, const char *word, pgno_t n_pages, pgno_t *first,
+                        pgno_t *end)
 {
     int n = 0;
     uint64_t last;
@@ -103,9 +110,14 @@ static void parse_run(const struct trace *t, const char *word, pgno_t *first, pg
             fail(t, "'%s' is no page", word);
         last = *first;
     }
-    if (word[n] != '\0' || last < *first || last >= t->rig.block.pages.n_pages)
+    if (word[n] != '\0' || last < *first || last >= n_pages)
         fail(t, "'%s' is no page of this guest", word);
     *end = last + 1;
+}
+
+static void parse_run(const struct trace *t, const char *word, pgno_t *first, pgno_t *end)
+{
+    parse_pages(t, word, t->rig.block.pages.n_pages, first, end);
 }
 
 static const char *run_text(pgno_t first, pgno_t end)
@@ -133,11 +145,12 @@ static const char *effect_text(const struct effect *fx)
         (void)snprintf(text, sizeof(text), "stop %s", stop_reason_name(fx->stop));
         return text;
     }
-    if (fx->end - fx->first > 1)
+    if (fx->end - fx->first > 1 && !fx->ahead)
         (void)snprintf(page, sizeof(page), " for p%" PRIu64, fx->page);
-    (void)snprintf(text, sizeof(text), "%s %s%s%s%s%s", names[fx->kind],
+    (void)snprintf(text, sizeof(text), "%s %s%s%s%s%s%s", names[fx->kind],
                    run_text(fx->first, fx->end), page, fx->write ? " write" : "",
-                   fx->arm ? " arm" : "", fx->unprotect ? " unprotect" : "");
+                   fx->arm ? " arm" : "", fx->unprotect ? " unprotect" : "",
+                   fx->ahead ? " ahead" : "");
     return text;
 }
 
@@ -157,6 +170,18 @@ static void add_region(struct trace *t, const char *word)
         fail(t, "too many regions");
 }
 
+/* add_plan() - runs of the plan; that they are pages of this guest is looked at when there is one */
+static void add_plan(struct trace *t, char **words, unsigned n)
+{
+    for (unsigned i = 1; i < n; i++) {
+        struct prefetch_run *run = &t->plan[t->n_runs++];
+
+        if (t->n_runs > MAX_RUNS)
+            fail(t, "too many runs");
+        parse_pages(t, words[i], UINT64_MAX, &run->first, &run->end);
+    }
+}
+
 /* take_header() - a line about what there is. Return: false if it is of another kind */
 static bool take_header(struct trace *t, char **words, unsigned n)
 {
@@ -172,6 +197,10 @@ static bool take_header(struct trace *t, char **words, unsigned n)
         t->spec.page_shift = strcmp(words[1], "2M") == 0 ? 21 : 12;
     } else if (n == 2 && strcmp(words[0], "around") == 0) {
         t->spec.config.around_pages = number(t, words[1]);
+    } else if (strcmp(words[0], "plan") == 0) {
+        add_plan(t, words, n);
+    } else if (n == 2 && strcmp(words[0], "slice") == 0) {
+        t->spec.config.ahead_pages = number(t, words[1]);
     } else {
         return false;
     }
@@ -187,6 +216,11 @@ static void build(struct trace *t)
     t->spec.config.zero_runs = t->spec.page_shift == 12 && !t->spec.config.track;
     if (t->spec.n_regions == 0 || rig_init(&t->rig, &t->spec) != 0)
         fail(t, "no guest memory, or regions that overlap");
+    for (unsigned i = 0; i < t->n_runs; i++) {
+        if (t->plan[i].end > t->rig.block.pages.n_pages)
+            fail(t, "the plan has pages that the guest has not");
+    }
+    prefetch_init(&t->rig.engine.ahead, t->plan, t->n_runs);
     t->built = true;
 }
 
@@ -292,6 +326,8 @@ static struct event parse_event(struct trace *t, char **words, unsigned n)
         ev.kind = EVENT_FETCHED;
         parse_run(t, words[1], &ev.fetched.first, &ev.fetched.end);
         ev.fetched.ok = strcmp(words[2], "ok") == 0;
+    } else if (strcmp(what, "ahead") == 0) {
+        ev.kind = EVENT_AHEAD;
     } else if (strcmp(what, "tick") != 0) {
         fail(t, "'%s' is no event", what);
     }
@@ -400,10 +436,18 @@ static void check_counter(const struct trace *t, const char *name, uint64_t expe
     fail(t, "'%s' is no counter", name);
 }
 
+static void check_passed(const struct trace *t, uint64_t expected)
+{
+    if (t->rig.engine.ahead.n_passed != expected)
+        fail(t, "expected passed %" PRIu64 ", got %" PRIu64, expected,
+             t->rig.engine.ahead.n_passed);
+}
+
 static void take_check(struct trace *t, char **words, unsigned n)
 {
     if (strcmp(words[0], "restart") == 0) {
         rig_restart(&t->rig);
+        prefetch_init(&t->rig.engine.ahead, t->plan, t->n_runs);
         t->asked = false;
     } else if (strcmp(words[0], "state") == 0 && n == 3) {
         check_state(t, words[1], words[2]);
@@ -413,6 +457,8 @@ static void take_check(struct trace *t, char **words, unsigned n)
         check_deadline(t, words[1]);
     } else if (strcmp(words[0], "counter") == 0 && n == 3) {
         check_counter(t, words[1], number(t, words[2]));
+    } else if (strcmp(words[0], "passed") == 0 && n == 2) {
+        check_passed(t, number(t, words[1]));
     } else {
         fail(t, "'%s' is not understood", words[0]);
     }
