@@ -10,10 +10,9 @@ unsigned ahead_begin(struct engine *e, const struct event *ev, struct effect *fx
 {
     struct prefetch_run slice;
 
-    if (e->in_pass || (e->blocked && ev->time_ns < e->retry_at_ns) ||
-        ev->time_ns < e->doubt_until_ns)
+    if (engine_deadline_ns(e) != ENGINE_NEVER || ev->time_ns < e->doubt_until_ns)
         return 0;
-    if (!prefetch_peek(&e->ahead, &e->block->pages, e->config.ahead_pages, &slice))
+    if (!prefetch_peek(&e->ahead, &e->block->pages, max_u64(1, e->config.ahead_pages), &slice))
         return 0;
     *fx = (struct effect){
         .kind = EFFECT_LOCATE,
