@@ -10,8 +10,12 @@ unsigned ahead_begin(struct engine *e, const struct event *ev, struct effect *fx
 {
     struct prefetch_run slice;
 
-    if (engine_deadline_ns(e) != ENGINE_NEVER || ev->time_ns < e->doubt_until_ns)
+    if (engine_deadline_ns(e) != ENGINE_NEVER)
         return 0;
+    if (ev->time_ns < e->doubt_until_ns) {
+        e->retry_at_ns = e->doubt_until_ns; /* without a timer we would be asked on and on */
+        return 0;
+    }
     if (!prefetch_peek(&e->ahead, &e->block->pages, max_u64(1, e->config.ahead_pages), &slice))
         return 0;
     *fx = (struct effect){
