@@ -88,6 +88,32 @@ static void storm(struct sim *s)
     }
 }
 
+/* lay_out_plan() - runs of pages, no page in two of them, in any order; some pages are in none */
+static void lay_out_plan(struct sim *s)
+{
+    const struct geom *g = &s->rig.block.geom;
+
+    s->rig.engine.config.ahead_pages = sim_pick(s, 12);
+    for (pgno_t p = 0; p < s->n_pages && s->n_runs < SIM_RUNS;) {
+        struct prefetch_run run = {.first = p + sim_pick(s, 3)};
+
+        if (run.first >= s->n_pages)
+            break;
+        run.end = min_u64(run.first + 1 + sim_pick(s, 24),
+                          geom_region_end(g, geom_find_page(g, run.first)));
+        p = run.end;
+        s->plan[s->n_runs++] = run;
+    }
+    for (unsigned i = 1; i < s->n_runs; i++) {
+        unsigned other = sim_pick(s, i + 1);
+        struct prefetch_run run = s->plan[i];
+
+        s->plan[i] = s->plan[other];
+        s->plan[other] = run;
+    }
+    pager_ahead_restart(s);
+}
+
 static void build(struct sim *s)
 {
     unsigned flags = sim_pick(s, 256);
@@ -115,6 +141,8 @@ static void build(struct sim *s)
     s->n_threads = 1 + sim_pick(s, 6);
     if (sim_chance(s, 12))
         storm(s);
+    if (sim_chance(s, 2))
+        lay_out_plan(s);
 }
 
 /* ---- who runs next ------------------------------------------------------------------------------------------------ */
@@ -178,8 +206,10 @@ static void step(struct sim *s)
 {
     unsigned what = sim_pick(s, 32);
 
-    if (what < 14)
+    if (what < 12)
         guest_step(s);
+    else if (what < 14)
+        pager_ahead(s);
     else if (what < 20)
         pager_read(s);
     else if (what < 24)
@@ -211,6 +241,10 @@ static bool finish_round(struct sim *s)
     }
     if (s->n_fetches > 0) {
         pager_fetch_ends(s);
+        return true;
+    }
+    if (!prefetch_is_over(&s->rig.engine.ahead)) {
+        pager_ahead(s);
         return true;
     }
     return false;

@@ -19,6 +19,9 @@
  * bytes belong (I6), every thread answered (I1), every waiting page in one of the places where engine.h says it is, no
  * install tried while the engine knows that it will be refused, no write unnoticed where writes are tracked (I8), no
  * cold bytes copied on the pager's thread (I5), no stop without a reason, no work without end.
+ *
+ * In half of the schedules there is a plan, too. Its slices are taken at any time, one by one or several at once, which is
+ * harder than what a pager does; at the end it must be walked, and what was not left behind must be there.
  */
 
 #include "base/base.h"
@@ -34,6 +37,8 @@ struct sim_stats {
     uint64_t unprotects;
     uint64_t wakes;
     uint64_t fetches;
+    uint64_t slices;       /* installed ahead, or tried */
+    uint64_t bursts;       /* several of them at once */
     uint64_t outcomes[16]; /* by enum outcome */
     uint64_t stops[8];     /* by enum stop_reason */
     uint64_t restarts;

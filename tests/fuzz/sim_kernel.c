@@ -106,7 +106,7 @@ static enum outcome say_exists(struct sim *s, const struct effect *fx, pgno_t p)
         return OUTCOME_UNSURE;
     if (!page->present)
         return OUTCOME_NOMEM;
-    if (pagetab_get(&s->rig.block.pages, p) == PAGE_ABSENT && p <= fx->page)
+    if (pagetab_get(&s->rig.block.pages, p) == PAGE_ABSENT && (fx->ahead || p <= fx->page))
         page->unrecorded = false; /* the engine knows of it when it is told so now */
     return OUTCOME_EXISTS;
 }

@@ -10,6 +10,7 @@
 static void restart(struct sim *s)
 {
     rig_restart(&s->rig);
+    pager_ahead_restart(s);
     s->n_fetches = 0;
     s->blocked_until_ns = 0;
     s->stats->restarts++;
@@ -33,6 +34,20 @@ static struct event locate(struct sim *s, const struct effect *fx)
     ev.located.first = first;
     ev.located.end = end;
     return ev;
+}
+
+/* read_ahead() - of the plan: nobody waits, so let it be done at once */
+static void read_ahead(struct sim *s, const struct effect *fx)
+{
+    if (s->keeps_nothing || s->source_broken) { /* as the session does when nobody can read it */
+        s->left_behind = true;
+        prefetch_pass(&s->rig.engine.ahead, fx->end);
+        return;
+    }
+    for (pgno_t p = fx->first; p < fx->end; p++) {
+        if (s->pages[p].image == LOCATED_ELSEWHERE && !sim_chance(s, 50))
+            s->pages[p].image = LOCATED_MEMORY;
+    }
 }
 
 static void begin_fetch(struct sim *s, const struct effect *fx)
@@ -74,7 +89,10 @@ static bool carry_out(struct sim *s, const struct effect *fx, struct event *answ
         *answer = locate(s, fx);
         return true;
     case EFFECT_FETCH:
-        begin_fetch(s, fx);
+        if (fx->ahead)
+            read_ahead(s, fx);
+        else
+            begin_fetch(s, fx);
         return false;
     case EFFECT_STOP:
         s->stats->stops[fx->stop]++;
@@ -195,4 +213,76 @@ void pager_fetch_ends(struct sim *s)
             s->pages[p].image = LOCATED_MEMORY;
     }
     deliver(s, ev);
+}
+
+/* ---- ahead -------------------------------------------------------------------------------------------------------- */
+
+void pager_ahead_restart(struct sim *s)
+{
+    prefetch_init(&s->rig.engine.ahead, s->plan, s->n_runs);
+}
+
+/* decide() - what is to be done about the next slice, up to the install. Return: false if there is none now */
+static bool decide(struct sim *s, struct effect *fx)
+{
+    struct event ev = {.kind = EVENT_AHEAD, .time_ns = s->now_ns, .ahead.many = true};
+
+    for (unsigned n = 0; n < 2; n++) {
+        if (engine_step(&s->rig.engine, &ev, fx) == 0)
+            return false;
+        truth_check_effect(s, fx);
+        if (s->wrong || (fx->kind != EFFECT_LOCATE && fx->kind != EFFECT_FETCH))
+            break;
+        if (!carry_out(s, fx, &ev))
+            return false;
+        ev.time_ns = s->now_ns;
+    }
+    return !s->wrong;
+}
+
+/* hide() - what an install has done and the engine has not been told of yet; or now it is */
+static void hide(struct sim *s, const struct event *done, bool hidden)
+{
+    const struct effect *fx = &done->done.asked;
+    pgno_t end = fx->first + done->done.pages_done;
+
+    if (done->done.outcome == OUTCOME_EXISTS)
+        end++;
+    for (pgno_t p = fx->first; p < end; p++)
+        s->pages[p].unrecorded = (hidden && s->pages[p].present) || s->pages[p].unregistered;
+}
+
+/* burst() - several slices are decided, then installed, then the engine is told of each */
+static void burst(struct sim *s)
+{
+    struct effect asked[SIM_BURST];
+    struct event done[SIM_BURST];
+    uint64_t restarts;
+    unsigned n = 0;
+
+    while (n < SIM_BURST && decide(s, &asked[n]))
+        n++;
+    s->stats->bursts += n > 1;
+    for (unsigned i = 0; i < n && !s->wrong; i++) {
+        s->stats->slices++;
+        if (!apply(s, &asked[i], &done[i]))
+            return;
+        hide(s, &done[i], true);
+        s->left_behind = s->left_behind || done[i].done.outcome != OUTCOME_DONE;
+    }
+    restarts = s->stats->restarts;
+    for (unsigned i = 0; i < n && !s->wrong && !s->stopped && s->stats->restarts == restarts; i++) {
+        hide(s, &done[i], false);
+        deliver(s, done[i]);
+    }
+}
+
+void pager_ahead(struct sim *s)
+{
+    if (sim_chance(s, 3)) {
+        burst(s);
+        return;
+    }
+    s->stats->slices++;
+    deliver(s, (struct event){.kind = EVENT_AHEAD});
 }

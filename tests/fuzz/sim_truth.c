@@ -35,6 +35,30 @@ void truth_check_page_put(struct sim *s, pgno_t p, bool image)
 
 /* ---- effects ------------------------------------------------------------------------------------------------------ */
 
+static void check_armed(struct sim *s, const struct effect *fx)
+{
+    if (fx->arm != s->track)
+        sim_wrong(s, PAGE "is armed where writes are not tracked, or the other way round",
+                  nr(fx->page));
+}
+
+/* check_slice() - a part of one run of the plan, no longer than it may be */
+static void check_slice(struct sim *s, const struct effect *fx)
+{
+    pgno_t most = max_u64(1, s->rig.engine.config.ahead_pages);
+    bool planned = false;
+
+    for (unsigned i = 0; i < s->n_runs; i++)
+        planned = planned || (fx->first >= s->plan[i].first && fx->end <= s->plan[i].end);
+    if (!planned)
+        sim_wrong(s, PAGE "nobody waits there, and it is not in the plan", nr(fx->page));
+    else if (fx->first != fx->page || fx->end - fx->first > most || fx->write || fx->unprotect)
+        sim_wrong(s, PAGE "is no slice of the plan", nr(fx->page));
+    else if (pagetab_get(&s->rig.block.pages, fx->page) != PAGE_ABSENT)
+        sim_wrong(s, PAGE "is planned and not ABSENT", nr(fx->page));
+    check_armed(s, fx);
+}
+
 static void check_run(struct sim *s, const struct effect *fx)
 {
     const struct geom *g = &s->rig.block.geom;
@@ -52,13 +76,15 @@ static void check_run(struct sim *s, const struct effect *fx)
         sim_wrong(s, PAGE "its run leaves the region", nr(fx->page));
         return;
     }
+    if (fx->ahead) {
+        check_slice(s, fx);
+        return;
+    }
     first = geom_imgoff_of(g, r, fx->first) >> g->page_shift;
     last = geom_imgoff_of(g, r, fx->end - 1) >> g->page_shift;
     if (first / config->around_pages != last / config->around_pages)
         sim_wrong(s, PAGE "its run leaves the fault-around window", nr(fx->page));
-    else if (fx->arm != s->track)
-        sim_wrong(s, PAGE "is armed where writes are not tracked, or the other way round",
-                  nr(fx->page));
+    check_armed(s, fx);
 }
 
 /* may_copy() - bytes in memory; or those that a fetch could not keep there, for the page alone that is waited for */
@@ -67,7 +93,7 @@ static bool may_copy(const struct sim *s, const struct effect *fx, pgno_t p)
     const struct sim_page *page = &s->pages[p];
 
     return page->image == LOCATED_MEMORY ||
-           (s->keeps_nothing && page->fetched && fx->end - fx->first == 1);
+           (s->keeps_nothing && page->fetched && fx->end - fx->first == 1 && !fx->ahead);
 }
 
 static void check_source(struct sim *s, const struct effect *fx)
@@ -191,6 +217,21 @@ void truth_check(struct sim *s)
         check_sleeper(s, &s->threads[i]);
 }
 
+/* check_plan() - it is walked to its end, and what of it is not there was left behind for a reason */
+static void check_plan(struct sim *s)
+{
+    if (!prefetch_is_over(&s->rig.engine.ahead))
+        sim_wrong(s, "the plan does not come to its end");
+    if (s->left_behind || s->rig.block.header->counters.ahead_left > 0)
+        return;
+    for (unsigned i = 0; i < s->n_runs; i++) {
+        for (pgno_t p = s->plan[i].first; p < s->plan[i].end; p++) {
+            if (believed(s, p) == PAGE_ABSENT)
+                sim_wrong(s, PAGE "is planned, and passed over", nr(p));
+        }
+    }
+}
+
 void truth_check_end(struct sim *s)
 {
     if (s->wrong || s->stopped || s->vmm_gone)
@@ -206,4 +247,5 @@ void truth_check_end(struct sim *s)
         sim_wrong(s, "no worker works and the engine believes that one does");
     if (engine_deadline_ns(&s->rig.engine) != ENGINE_NEVER)
         sim_wrong(s, "nothing is left to do and the timer is set");
+    check_plan(s);
 }

@@ -10,6 +10,8 @@
 #define SIM_PAGES   160u /* at most; more than two words of a bit set */
 #define SIM_THREADS 72u  /* at most; more than there are places for fetches */
 #define SIM_FETCHES (FETCH_TABLE_MAX + 8u)
+#define SIM_RUNS    24u /* of a plan, at most */
+#define SIM_BURST   6u  /* slices at once, at most */
 
 /** enum sim_bytes - what a present page holds */
 enum sim_bytes {
@@ -85,6 +87,10 @@ struct sim {
         keeps_nothing; /* the storage\'s bytes never stay in memory, but can be copied from where they are */
     pgno_t n_pages;
 
+    struct prefetch_run plan[SIM_RUNS];
+    unsigned n_runs;
+    bool left_behind; /* something of the plan may be ABSENT at its end */
+
     struct sim_page pages[SIM_PAGES];
     struct sim_thread threads[SIM_THREADS];
     unsigned n_threads;
@@ -153,6 +159,12 @@ void pager_tick(struct sim *s);
 
 /** pager_fetch_ends() - a worker is ready */
 void pager_fetch_ends(struct sim *s);
+
+/** pager_ahead() - a slice of the plan, or several at once */
+void pager_ahead(struct sim *s);
+
+/** pager_ahead_restart() - the plan from its beginning */
+void pager_ahead_restart(struct sim *s);
 
 /* sim_truth.c: the oracle */
 

@@ -33,11 +33,13 @@ static void on_abort(int sig)
 static void say_what_happened(const struct sim_stats *s)
 {
     print_message("# %llu schedules, %llu faults, %llu write-protect faults, %llu removes, "
-                  "%llu copies, %llu zeroes, %llu fetches, %llu takeovers\n",
+                  "%llu copies, %llu zeroes, %llu fetches, %llu slices ahead, %llu bursts of them, "
+                  "%llu takeovers\n",
                   (unsigned long long)s->schedules, (unsigned long long)s->faults,
                   (unsigned long long)s->wp_faults, (unsigned long long)s->removes,
                   (unsigned long long)s->copies, (unsigned long long)s->zeroes,
-                  (unsigned long long)s->fetches, (unsigned long long)s->restarts);
+                  (unsigned long long)s->fetches, (unsigned long long)s->slices,
+                  (unsigned long long)s->bursts, (unsigned long long)s->restarts);
 }
 
 static void no_schedule_leads_to_a_wrong_byte_or_a_thread_that_never_goes_on(void **state)
@@ -78,6 +80,7 @@ static void everything_that_can_happen_does_happen(void **state)
         assert_true(s.stops[stops[i]] > 0);
     assert_true(s.faults > 0 && s.wp_faults > 0 && s.removes > 0);
     assert_true(s.copies > 0 && s.zeroes > 0 && s.unprotects > 0 && s.wakes > 0 && s.fetches > 0);
+    assert_true(s.slices > 0 && s.bursts > 0);
     assert_true(s.restarts > 0 && s.zapped_again > 0 && s.stale_faults > 0);
 }
 
