@@ -15,7 +15,7 @@ import sys
 def main(argv):
     mutate, mutants = argv[0], argv[1:]
     listed = subprocess.run([sys.executable, mutate, "--list"], check=True, capture_output=True, text=True)
-    names = listed.stdout.splitlines()
+    names = [line.partition(":")[2] for line in listed.stdout.splitlines()]
     print(f"1..{len(names)}")
     worst = 0
     for number, (name, mutant) in enumerate(zip(names, mutants, strict=True), 1):

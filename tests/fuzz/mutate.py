@@ -2,18 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """mutate.py - the engine with one mistake in it
 
-    mutate.py --list
-    mutate.py NAME ENGINE.C OUT.C
+    mutate.py --list                       FILE:NAME, one a line
+    mutate.py NAME FILE OUT.C
 
-Each mistake is a piece of src/core/engine.c and what to put in its place. The test of the oracle (mutant.c) expects that
-random schedules find every one of them. When a piece is not in the engine any more, OUT.C is the engine as it is, and the
+Each mistake is a piece of a file of src/core/ and what to put in its place. The test of the oracle (mutant.c) expects that
+random schedules find every one of them. When a piece is not in the file any more, OUT.C is the file as it is, and the
 test fails: say the mistake again in the engine's words, or strike it out here.
 """
 
 import pathlib
 import sys
 
-MUTATIONS = {
+ENGINE = {
     # I1: every fault is answered
     "ignores a fault on a page believed installed": (
         "    if (page_state_answers[pagetab_get(&e->block->pages, p)] == PAGE_ANSWER_ZERO)\n"
@@ -146,10 +146,95 @@ MUTATIONS = {
     ),
 }
 
+AHEAD = {
+    # what is planned waits for what is asked for
+    "installs ahead while it is refused": (
+        "    if (engine_deadline_ns(e) != ENGINE_NEVER)\n        return 0;\n",
+        "",
+    ),
+    "does not set the timer for a plan in doubt": (
+        "        e->retry_at_ns = e->doubt_until_ns;",
+        "        (void)e;",
+    ),
+    "does not arm what it installs ahead": (
+        "        .arm = e->config.track,\n",
+        "",
+    ),
+    "takes too much ahead at once": (
+        "max_u64(1, e->config.ahead_pages)",
+        "e->block->pages.n_pages",
+    ),
+    "fills huge pages of the plan in ahead": (
+        "        if (!e->config.zero_runs)\n            fx->end = fx->first + 1;\n",
+        "",
+    ),
+    "copies cold bytes ahead": (
+        "        fx->kind = EFFECT_FETCH;\n        return 1;\n",
+        "        fx->kind = EFFECT_COPY;\n        return 1;\n",
+    ),
+    "does not record what it installed ahead": (
+        "    pagetab_step(&e->block->pages, copy ? PAGE_EV_INSTALL : PAGE_EV_ZEROFILL, asked->first, end);\n",
+        "    if (end == asked->first + 1)\n"
+        "        pagetab_step(&e->block->pages, copy ? PAGE_EV_INSTALL : PAGE_EV_ZEROFILL, asked->first, end);\n",
+    ),
+    "takes a part of a slice for the whole": (
+        "    if (next > asked->first)\n        put_in(e, asked, next);\n",
+        "    if (next > asked->first)\n        put_in(e, asked, asked->end);\n",
+    ),
+    "keeps faults that an install ahead has answered": (
+        "    bitset_drop_range(&e->block->waiting, asked->first, end);\n",
+        "",
+    ),
+    "stands for ever before a planned page that is there": (
+        "    pagetab_step(&e->block->pages, PAGE_EV_FOUND, p, p + 1);\n    counters(e)->pages_found++;\n",
+        "    counters(e)->pages_found++;\n",
+    ),
+    "stands for ever before what cannot be installed ahead": (
+        "    if (!asked->many)\n        prefetch_pass(&e->ahead, asked->end);\n",
+        "",
+    ),
+    "stops the VM for what nobody asked for": (
+        "    counters(e)->ahead_left += asked->end - next;\n",
+        "    counters(e)->ahead_left += asked->end - next;\n"
+        "    *fx = (struct effect){.kind = EFFECT_STOP, .stop = STOP_NOMEM};\n"
+        "    if (ev->done.outcome == OUTCOME_NOMEM)\n        return 1;\n",
+    ),
+    "passes what it hands out too early": (
+        "    if (fx->many)\n        prefetch_pass(&e->ahead, fx->end);\n",
+        "    prefetch_pass(&e->ahead, fx->end);\n",
+    ),
+    "hands out one slice many times": (
+        "    if (fx->many)\n        prefetch_pass(&e->ahead, fx->end);\n",
+        "",
+    ),
+}
+
+WALK = {
+    "walks over what was removed": (
+        "        pgno_t first = pagetab_find(pages, PAGE_ABSENT, pf->next, end);\n",
+        "        pgno_t first = pf->next;\n\n        (void)pages;\n",
+    ),
+    "takes along what is behind a removed page": (
+        "            pagetab_find_other(pages, PAGE_ABSENT, first, first + min_u64(end - first, max_pages));\n",
+        "            first + min_u64(end - first, max_pages);\n",
+    ),
+    "leaves the run": (
+        "first + min_u64(end - first, max_pages));\n",
+        "min_u64(first + max_pages, pages->n_pages));\n",
+    ),
+    "forgets the rest of a run": (
+        "    while (pf->at < pf->n_runs && pf->next >= pf->runs[pf->at].end) {\n",
+        "    while (pf->at < pf->n_runs && pf->next + 1 >= pf->runs[pf->at].end) {\n",
+    ),
+}
+
+FILES = {"engine.c": ENGINE, "engine_ahead.c": AHEAD, "prefetch.c": WALK}
+MUTATIONS = ENGINE | AHEAD | WALK
+
 
 def main(argv):
     if argv == ["--list"]:
-        print("\n".join(MUTATIONS))
+        print("\n".join(f"{file}:{name}" for file, mutations in FILES.items() for name in mutations))
         return 0
     name, source, out = argv
     right, wrong = MUTATIONS[name]

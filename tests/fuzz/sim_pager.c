@@ -260,8 +260,13 @@ static void burst(struct sim *s)
     uint64_t restarts;
     unsigned n = 0;
 
-    while (n < SIM_BURST && decide(s, &asked[n]))
+    while (n < SIM_BURST && decide(s, &asked[n])) {
+        for (unsigned i = 0; i < n; i++) {
+            if (asked[n].first < asked[i].end && asked[i].first < asked[n].end)
+                sim_wrong(s, "one page is in two slices at once");
+        }
         n++;
+    }
     s->stats->bursts += n > 1;
     for (unsigned i = 0; i < n && !s->wrong; i++) {
         s->stats->slices++;
