@@ -37,6 +37,8 @@
  *     PAGES=1|2 BALLOONS=1|2 OPS=n REMOVES=n     sizes; accesses of each vCPU, discards of each balloon
  *     FETCH       the image's bytes are elsewhere; they come some time after they were asked for
  *     AROUND      an install takes the neighbour along if the same belongs there
+ *     AHEAD       when nothing waits, a page that nobody asked for is chosen, and installed some time later, by the pager
+ *                 or by a helper, in which the pager reads nothing
  *     TRACK       writes are tracked: every install is armed
  *     ZERO_RANGE  the image says that the last page is zero
  *     INTRUDER    once, a page becomes present and nobody is woken: a device writes through another mapping of the
@@ -172,6 +174,22 @@ bit was_read;
 #else
 #define MAY_READ  true
 #define MAY_RETRY (TIMER_FIRES && !UFFD_READABLE)
+#endif
+
+/* The page chosen to be installed ahead: nobody reads messages before its outcome is known. */
+#ifdef AHEAD
+#define CHOSEN    1
+#define INSTALLED 2
+byte ahead_is, ahead_page, ahead_outcome;
+#define MAY_CHOOSE(p) \
+    (ahead_is == 0 && !UFFD_READABLE && !HAS_BATCH && waiting[0] == 0 && waiting[PAGES - 1] == 0 && page_state[p] == PAGE_ABSENT)
+#ifdef MUTATE_READ_BESIDE_HELPER
+#define IS_FREE true
+#else
+#define IS_FREE (ahead_is == 0)
+#endif
+#else
+#define IS_FREE true
 #endif
 
 /* ---- what the pager does ------------------------------------------------------------------- */
@@ -435,6 +453,51 @@ inline take_bytes(p)
     outcome = DONE
 }
 
+#ifdef AHEAD
+inline choose(p)
+{
+    ahead_page = p;
+    ahead_is = CHOSEN
+}
+
+/* What became of it. What was refused is left for another time. */
+inline report_ahead()
+{
+    if
+#ifdef MUTATE_READ_BESIDE_HELPER
+    :: page_state[ahead_page] != PAGE_ABSENT /* ... and does not notice */
+    :: ahead_outcome == DONE && page_state[ahead_page] == PAGE_ABSENT ->
+#else
+    :: ahead_outcome == DONE ->
+#endif
+        event = EVENT_OF_IMAGE(false);
+        if
+        :: IMAGE_AT(ahead_page) == ZEROES -> event = EVENT_OF_ZEROES(false)
+        :: else
+        fi;
+        page_step(event, ahead_page);
+        waiting[ahead_page] = 0
+    :: ahead_outcome == EXISTS -> page_step(EV_FOUND, ahead_page)
+    :: ahead_outcome == AGAIN
+    fi;
+    ahead_is = 0;
+    ahead_page = 0;
+    ahead_outcome = 0
+}
+
+/* Installs what was chosen: the pager thread itself, or another one. */
+active proctype installer()
+{
+end_idle:
+    do
+    :: d_step {
+            ahead_is == CHOSEN -> kernel_install(ahead_page, IMAGE_AT(ahead_page), ARM, ahead_outcome);
+            ahead_is = INSTALLED
+        }
+    od
+}
+#endif
+
 /*
  * I8. What the next snapshot has for a page: with tracked writes what its state says, else what is there, and what the
  * state says where nothing is. A page that should hold the guest's bytes and is not there was discarded: zeroes.
@@ -468,7 +531,7 @@ end_idle:
 }
 #endif
 
-#define ALL_DONE (running == 0 && !UFFD_READABLE && !HAS_BATCH && waiting[0] == 0 && waiting[PAGES - 1] == 0)
+#define ALL_DONE (running == 0 && IS_FREE && !UFFD_READABLE && !HAS_BATCH && waiting[0] == 0 && waiting[PAGES - 1] == 0)
 
 active proctype pager()
 {
@@ -479,9 +542,16 @@ active proctype pager()
 
 end_idle:
     do
-    :: d_step { UFFD_READABLE && MAY_READ -> read_message() }
+    :: d_step { IS_FREE && UFFD_READABLE && MAY_READ -> read_message() }
     :: handle_batch()
     :: retry_pass()
+#ifdef AHEAD
+    :: d_step { MAY_CHOOSE(0) -> choose(0) }
+#if PAGES == 2
+    :: d_step { MAY_CHOOSE(1) -> choose(1) }
+#endif
+    :: d_step { ahead_is == INSTALLED -> report_ahead() }
+#endif
 #ifdef FETCH
     :: d_step { !HAS_BATCH && fetch[0] == ARRIVED -> take_bytes(0) }
 #if PAGES == 2
