@@ -18,7 +18,10 @@ import dataclasses
 ENGINE = "src/core/engine.c"
 STATES = "src/core/page_states.def"
 SESSION = "src/pager/session.c"
+ACT = "src/pager/session_act.c"
+LETGO = "src/pager/session_letgo.c"
 PAGER = "src/pager/pager.c"
+RUN = "src/pager/pager_run.c"
 HANDSHAKE = "src/pager/handshake.c"
 INSTALL = "src/uffd/install.c"
 RECEIVE = "src/uffd/receive.c"
@@ -91,8 +94,8 @@ MUTATIONS = (
       "    e->retry_at_ns = now_ns + e->backoff_ns;", "    e->retry_at_ns = ENGINE_NEVER;",
       "trace:a-refused-install-is-tried-again-on-a-timer"),
     _("waits for a message before it tries again", SESSION,
-      "                     deadline_ns == ENGINE_NEVER ? NULL : &timeout, NULL);",
-      "                     deadline_ns == 0 ? &timeout : NULL, NULL);",
+      "                     until_ns == ENGINE_NEVER ? NULL : &timeout, NULL);",
+      "                     until_ns == 0 ? &timeout : NULL, NULL);",
       "process:test_scenarios::test_one_fault_that_was_refused_is_answered_though_no_message_follows"),
     _("tries again at once and for ever", ENGINE,
       "    e->backoff_ns = min_u64(e->backoff_ns * 2, ENGINE_BACKOFF_MAX_NS);", "    e->backoff_ns = 1;",
@@ -193,8 +196,8 @@ MUTATIONS = (
     _("keeps the sockets of sessions that are over", HANDSHAKE,
       "    h->socket = fd_close(h->socket);", "    h->socket = -1;",
       "process:test_scenarios_life::test_pagers_of_one_process_never_touch_each_others_descriptors"),
-    _("copies to where the page is in the file", SESSION,
-      "    hva_t dst = geom_hva_of(g, r, fx->first);", "    hva_t dst = geom_imgoff_of(g, r, fx->first);",
+    _("copies to where the page is in the file", ACT,
+      "        .dst = geom_hva_of(g, r, fx->first),", "        .dst = geom_imgoff_of(g, r, fx->first),",
       "process:test_handshake::test_regions_may_lie_in_memory_in_another_order_than_in_the_file"),
     # ---- tracked writes ----
     _("does not record the first write", ENGINE,
@@ -203,7 +206,7 @@ MUTATIONS = (
     _("does not arm what it installs", INSTALL,
       "        .mode = arm ? UFFDIO_COPY_MODE_WP : 0,", "        .mode = 0,",
       "unit:test_install::an_armed_install_is_one_call"),
-    _("fills in zero pages that cannot be armed", PAGER,
+    _("fills in zero pages that cannot be armed", RUN,
       "page_bytes == 4 * KIB && !track", "page_bytes == 4 * KIB",
       "process:test_serve::test_tracked_writes_are_counted_exactly"),
     _("registers for missing pages only", INSTALL,
@@ -244,7 +247,7 @@ MUTATIONS = (
       "    if (last->imgoff + last->len_bytes != opts->memory_bytes)", "    if (false)",
       "process:test_handshake::test_regions_that_cannot_be_are_refused"),
     _("leaves a VMM alone that it refused", PAGER,
-      "        return refuse(p, r);", "        return r;",
+      "        return pager_refuse(p, r);", "        return r;",
       "process:test_scenarios::test_a_vmm_whose_handshake_is_refused_sees_nothing_of_its_memory"),
     _("prefers a stop to a VMM that has just come", HANDSHAKE,
       "        if (fds[0].revents != 0)\n            return 0;\n        if (fds[1].revents",
@@ -260,7 +263,7 @@ MUTATIONS = (
       "#define GEOM_MAX_REGIONS 8192u", "#define GEOM_MAX_REGIONS 950u",
       "process:test_scenarios_life::test_as_many_regions_as_a_handshake_may_name_are_served"),
     # ---- storage ----
-    _("reads slow storage on the thread that answers", SESSION,
+    _("reads slow storage on the thread that answers", ACT,
       "    workers_submit(s->p.workers, &job);",
       "    (void)source_fetch(s->p.source, job.lo, job.hi);\n    workers_submit(s->p.workers, &job);",
       "process:test_scenarios::test_a_slow_page_holds_up_neither_discards_nor_other_pages"),
@@ -300,7 +303,7 @@ MUTATIONS = (
       "    bool hole = is_hole(m, off, page_bytes);", "    bool hole = false && is_hole(m, off, page_bytes);",
       "process:test_scenarios_life::test_a_file_with_holes_on_a_full_file_system_is_served"),
     # ---- memory of the host ----
-    _("takes a huge page without memory for one that is there", SESSION,
+    _("takes a huge page without memory for one that is there", ACT,
       "        return OUTCOME_NOMEM;", "        return OUTCOME_EXISTS;",
       "process:test_nomem::test_a_vm_for_which_there_is_no_memory_is_stopped_and_never_sees_zeroes"),
     _("gives up at the first want of memory", ENGINE,
@@ -333,7 +336,7 @@ MUTATIONS = (
       "    if (r != 0)\n        return err_origin_errno(-r, \"cannot allocate", "    if (false)\n        return err_origin_errno(-r, \"cannot allocate",
       "process:test_scenarios_life::test_without_room_for_the_state_file_the_vm_is_stopped_and_the_directory_named"),
     _("waits for whoever reads its statistics", "src/cli/serve.c",
-      "    if (poll(&out, 1, 0) > 0 && (out.revents & POLLOUT))", "    (void)out;",
+      "    return poll(&out, 1, 0) > 0 && (out.revents & POLLOUT);", "    return out.fd >= 0;",
       "process:test_scenarios_life::test_statistics_that_nobody_reads_do_not_stop_the_vm"),
     _("takes a refused device for a missing one", "src/uffd/probe.c",
       "    } else if (errno != ENOENT) {", "    } else if (true) {",
@@ -341,4 +344,30 @@ MUTATIONS = (
     _("closes nothing that a fork brings", RECEIVE,
       "        (void)fd_close((int)msg->arg.fork.ufd);", "",
       "unit:test_receive::the_descriptor_that_comes_with_a_fork_is_closed"),
+    # ---- ahead of the guest ----
+    _("records a page that was discarded before its answer", "src/pager/session_record.c",
+      "        if (bitset_has(&b->waiting, p) && pagetab_get(&b->pages, p) == PAGE_ABSENT)",
+      "        if (bitset_has(&b->waiting, p))",
+      "process:test_record::test_a_page_whose_fault_is_overtaken_by_its_discard_is_not_recorded"),
+    _("goes on recording when the guest is ready", "src/pager/recorder.c",
+      "    if (r->closed || r->short_of_memory)", "    if (r->short_of_memory)",
+      "process:test_record::test_the_record_ends_when_the_guest_is_said_to_be_ready"),
+    _("lets the VM go on before its hottest part is there", SESSION,
+      "    if (!s->ahead.bursts && s->stop == STOP_NONE)", "    if (s->stop == STOP_NONE)",
+      "process:test_ahead::test_the_vm_may_go_on_when_the_hottest_part_is_there"),
+    _("lets go of memory whose writes are tracked", LETGO,
+      "    l->on = small && !s->p.keep_registered;", "    l->on = !s->p.keep_registered;",
+      "process:test_letgo::test_nothing_is_let_go_of_where_somebody_needs_to_see_it"),
+    _("lets go of removed ranges that are not the image's zeroes", LETGO,
+      "    return image_is_zero || pagetab_find(&b->pages, PAGE_ABSENT, first, end) == end;", "    return image_is_zero;",
+      "process:test_letgo::test_a_long_range_that_was_removed_is_the_kernels_and_zero"),
+    _("leaves a discard behind that nobody will read", LETGO,
+      "    return uffd_copy(s->p.uffd, dst, s->unreadable, 4 * KIB, false).outcome != OUTCOME_AGAIN;", "    (void)dst;\n    return true;",
+      "process:test_letgo::test_a_discard_that_is_under_way_when_the_pager_leaves_comes_to_its_end"),
+    _("takes over a VM that needs no pager", "src/pager/supervise.c",
+      "    if (peer_is_gone(s->peer) || s->block->header->let_go) {", "    if (peer_is_gone(s->peer)) {",
+      "process:test_letgo::test_a_supervisor_leaves_with_its_pager"),
+    _("installs ahead faster than it may", "src/pager/session_ahead.c",
+      "    limit_rate(s, counters(s)->pages_ahead - before);", "    limit_rate(s, 0 * before);",
+      "process:test_ahead::test_the_rate_is_kept"),
 )
