@@ -35,7 +35,7 @@ int recorder_new(struct recorder **out, const char *path, int folder, const stru
 /** recorder_free() - @r: (take) may be NULL. Return: NULL */
 struct recorder *recorder_free(struct recorder *r);
 
-/** recorder_fault() - a thread waits for page @p, which is not there yet. Pager thread */
+/** recorder_fault() - a thread waits for page @p. Pager thread */
 void recorder_fault(struct recorder *r, pgno_t p, bool write, uint64_t now_ns);
 
 /** recorder_answered() - page @p is there, with the snapshot's bytes. Pager thread */

@@ -13,19 +13,17 @@ void record_fault(struct session *s, const struct event *ev)
 {
     const struct block *b = s->p.block;
     const struct geom_region *r = geom_find_hva(&b->geom, ev->fault.addr);
-    pgno_t p;
 
-    if (ev->kind != EVENT_FAULT || !r)
-        return;
-    p = geom_page_of(&b->geom, r, ev->fault.addr);
-    if (pagetab_get(&b->pages, p) == PAGE_ABSENT)
-        recorder_fault(s->p.recorder, p, ev->fault.write, ev->time_ns);
+    if (ev->kind == EVENT_FAULT && r)
+        recorder_fault(s->p.recorder, geom_page_of(&b->geom, r, ev->fault.addr), ev->fault.write,
+                       ev->time_ns);
 }
 
 void record_answers(struct session *s, const struct effect *fx, uint64_t pages_done)
 {
     const struct block *b = s->p.block;
 
+    /* Of a page that was discarded meanwhile, or before, the thread sees zeroes and not the snapshot. */
     if (fx->kind != EFFECT_COPY && fx->kind != EFFECT_ZERO)
         return;
     for (pgno_t p = fx->first; p < fx->first + pages_done; p++) {

@@ -259,6 +259,16 @@ class Memory:
         return ["--size", str(self.size), "--seed", str(self.seed)] + (["--dense"] if self.dense else [])
 
 
+def needs_strace():
+    """Skip where strace cannot be had."""
+    if os.environ.get("THAW_SANITIZER"):
+        pytest.skip("a sanitizer has its own use for ptrace")
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    if subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], check=False, timeout=10).returncode != 0:
+        pytest.skip("strace may not trace here")
+
+
 def filesystem_of(path):
     """Type of the file system that a path is on."""
     return subprocess.run(["stat", "-f", "-c", "%T", str(path)], check=True, capture_output=True,

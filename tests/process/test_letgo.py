@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranges that the kernel answers for as well as a pager does are given back to it, in the end all of them."""
 
+import json
 import os
 import signal
 
@@ -161,6 +162,29 @@ def test_a_discard_that_is_under_way_when_the_pager_leaves_comes_to_its_end(lab,
     vmm = lab.start_vmm(pager, memory, f"discard:threads={2 + turn},n=400", "balloon:threads=4,n=200", "verify")
     pager.expect_exit(0)
     lab.finish_vmm(vmm)
+
+
+def test_a_discard_that_begins_just_before_the_pager_leaves_is_read(lab):
+    """Each ioctl of the pager takes long to begin: the discard comes between its last look at messages and UNREGISTER."""
+    thawtest.needs_strace()
+    memory = make_memory(lab.dir / "memory", 16)
+    socket, stats_file = lab.socket(), lab.dir / "stats"
+    pager = thawtest.Pager(lab, "traced", [
+        "strace", "-D", "-f", "-qq", "-o", lab.dir / "strace", "-e", "trace=ioctl", "-e", "inject=ioctl:delay_enter=400000",
+        thawtest.program("THAW"), "serve", "--socket", socket, "--memory", memory, "--state", lab.state_dir,
+        "--stats", stats_file, "--leave-when-full"], socket, stats_file)
+    lab.processes.append(pager)
+    pager.wait_listening()
+    peer = thawtest.Peer(lab, 16)
+    peer.connect(pager)
+    assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+    assert peer.word(3) == image(3)  # and its neighbours: all pages are there
+    assert peer.tell("discard 0 4") == 0
+    pager.expect_exit(0)
+    peer.wait_line("discarded 0\n")
+    assert [peer.word(page) for page in range(6)] == [0, 0, 0, 0, image(4), image(5)]
+    assert pager.stats()["counters"]["removes"] == 1
+    peer.quit()
 
 
 @thawtest.hugepages(4)

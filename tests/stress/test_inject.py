@@ -6,9 +6,7 @@ strace makes them fail, which means that the kernel has not done them. It can te
 requests of ioctl(2), so whatever ioctl comes is hit: UFFDIO_COPY, ZEROPAGE, WRITEPROTECT, WAKE.
 """
 
-import shutil
 import signal
-import subprocess
 
 import pytest
 
@@ -23,12 +21,7 @@ BEGIN = 60  # the first calls set the pager up
 @pytest.fixture(autouse=True)
 def strace_works():
     """strace is here and may trace."""
-    if stresslib.SANITIZED:
-        pytest.skip("a sanitizer has its own use for ptrace")
-    if not shutil.which("strace"):
-        pytest.skip("strace is not installed")
-    if subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], check=False, timeout=10).returncode != 0:
-        pytest.skip("strace may not trace here")
+    thawtest.needs_strace()
 
 
 def serve_with_failures(lab, memory, call, error, when, *args):
