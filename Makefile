@@ -65,10 +65,11 @@ memcheck: all ## the unit and trace tests in valgrind
 		--wrapper 'valgrind --quiet --leak-check=full --error-exitcode=42'
 
 .PHONY: bench
-bench: ## measure the page faults of Thaw and print the table
+bench: ## measure page faults, and what is installed ahead, and print the tables
 	@tools/setup.sh build bench
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) tools/bench.py
+	@$(PYTHON) tools/bench_ahead.py
 
 .PHONY: format
 format: ## lay out the C files as .clang-format says

@@ -47,9 +47,9 @@ static void next_plan(struct session *s)
     }
     a->over = true;
     if (a->began_ns != 0)
-        log_line(s->p.log, THAW_LOG_INFO, "msg=\"installed ahead\" pages=%ju left=%ju ms=%ju",
+        log_line(s->p.log, THAW_LOG_INFO, "msg=\"installed ahead\" pages=%ju left=%ju us=%ju",
                  (uintmax_t)counters(s)->pages_ahead, (uintmax_t)counters(s)->ahead_left,
-                 (uintmax_t)((s->now_ns - a->began_ns) / NS_PER_MS));
+                 (uintmax_t)((s->now_ns - a->began_ns) / NS_PER_US));
 }
 
 bool ahead_is_due(const struct session *s)

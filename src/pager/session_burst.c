@@ -60,8 +60,9 @@ void before_end(struct session *s)
         return;
     before_free(s);
     if (s->p.before_bytes > 0)
-        log_line(s->p.log, THAW_LOG_INFO, "msg=\"may resume\" pages=%ju",
-                 (uintmax_t)h->counters.pages_ahead);
+        log_line(s->p.log, THAW_LOG_INFO, "msg=\"may resume\" pages=%ju us=%ju",
+                 (uintmax_t)h->counters.pages_ahead,
+                 (uintmax_t)((s->now_ns - s->ahead.began_ns) / NS_PER_US));
     if (s->p.on_resume)
         s->p.on_resume(s->p.on_ready_ctx);
     h->may_resume = 1;
