@@ -62,8 +62,8 @@ def shown(path):
 
 
 def facts(path):
-    """What `thaw workingset stat` says of it."""
-    return json.loads(thaw("workingset", "stat", path))
+    """What `thaw workingset stat --json` says of it."""
+    return json.loads(thaw("workingset", "stat", "--json", path))
 
 
 def record(lab, memory, pages, *, n_pages=PAGES):
