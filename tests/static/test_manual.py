@@ -4,6 +4,7 @@
 The program is $THAW; without it the tests that run it are skipped.
 """
 
+import itertools
 import os
 import pathlib
 import re
@@ -55,10 +56,11 @@ def program_options(*verb):
     done = subprocess.run([os.environ["THAW"], *verb, "--help"], capture_output=True, text=True, check=False,
                           timeout=DEADLINE, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
-    return set(OPTION.findall(done.stdout))
+    # Another verb may be mentioned with an option of its own.
+    return set(OPTION.findall(re.sub(r"thaw [a-z]+ --[a-z-]+", "", done.stdout)))
 
 
-@pytest.mark.parametrize("verb", [("serve",), ("map",), ("doctor",), ("bench", "fault")], ids=" ".join)
+@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("doctor",), ("bench", "fault")], ids=" ".join)
 def test_the_page_of_a_verb_and_its_help_name_the_same_options(verb):
     help_itself = {"-h", "--help"}
     assert documented_options(f"thaw-{verb[0]}.1.scd") - help_itself == program_options(*verb) - help_itself
@@ -96,6 +98,16 @@ def test_the_members_of_the_state_files_header_are_described_in_order():
     body = re.search(r"struct block_header \{(.*?)\n\};", text, flags=re.DOTALL).group(1)
     members = re.findall(r"(\w+)(?:\[\d+\])?;", body)
     assert re.findall(r"^\*(\w+)\* \(", page("thaw-state.5.scd"), flags=re.MULTILINE) == members
+
+
+def test_the_members_of_a_working_sets_header_are_described_in_order_and_at_their_offsets():
+    text = code_lines(ROOT / "src/image/workingset.h")
+    body = re.search(r"struct workingset_header \{(.*?)\n\};", text, flags=re.DOTALL).group(1)
+    members = re.findall(r"uint(\d+)_t\s+(\w+);", body)
+    described = re.findall(r"^\*(\w+)\* \(offset (\d+), u(\d+)\)$", page("thaw-workingset.5.scd"), flags=re.MULTILINE)
+    assert [(bits, name) for name, _, bits in described] == members
+    ends = list(itertools.accumulate(int(bits) // 8 for bits, _ in members))
+    assert [int(offset) for _, offset, _ in described] == [0, *ends[:-1]] and ends[-1] == 64
 
 
 def test_the_preload_librarys_variables_are_described():
