@@ -16,6 +16,7 @@ Mistakes of the engine that random schedules find are in tests/fuzz/mutate.py, t
 import dataclasses
 
 ENGINE = "src/core/engine.c"
+AHEAD = "src/core/engine_ahead.c"
 STATES = "src/core/page_states.def"
 SESSION = "src/pager/session.c"
 ACT = "src/pager/session_act.c"
@@ -26,6 +27,8 @@ HANDSHAKE = "src/pager/handshake.c"
 INSTALL = "src/uffd/install.c"
 RECEIVE = "src/uffd/receive.c"
 FILE = "src/source/file.c"
+PLAN = "src/pager/plan.c"
+SET = "src/image/workingset_file.c"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,4 +373,56 @@ MUTATIONS = (
     _("installs ahead faster than it may", "src/pager/session_ahead.c",
       "    limit_rate(s, counters(s)->pages_ahead - before);", "    limit_rate(s, 0 * before);",
       "process:test_ahead::test_the_rate_is_kept"),
+    _("installs ahead while an answer is put off", AHEAD,
+      "    if (engine_deadline_ns(e) != ENGINE_NEVER)\n        return 0;", "",
+      "trace:while-an-answer-is-refused-nothing-is-installed-ahead"),
+    _("lets all threads read ahead", "src/pager/workers.c",
+      "    if (w->n_ahead >= w->max_ahead)\n        return false;", "",
+      "unit:test_workers::what_somebody_waits_for_is_never_behind_threads_that_all_read_ahead"),
+    _("installs ahead what was discarded", "src/core/prefetch.c",
+      "        pgno_t first = pagetab_find(pages, PAGE_ABSENT, pf->next, end);",
+      "        pgno_t first = pagetab_find_other(pages, PAGE_CLEAN, pf->next, end);",
+      "trace:what-is-planned-and-was-discarded-stays-removed"),
+    _("does not wake who waits for a planned page that is there", AHEAD,
+      "    if (!bitset_has(&e->block->waiting, p) && !bitset_has(&e->block->waiting_wp, p))\n        return 0;",
+      "    return 0;",
+      "trace:who-waits-for-a-planned-page-that-is-there-is-woken"),
+    _("keeps faults that an install ahead has answered", AHEAD,
+      "    bitset_drop_range(&e->block->waiting, asked->first, end);", "",
+      "trace:a-page-that-is-installed-ahead-answers-who-waits-for-its-fetch"),
+    _("stops the VM for want of memory that nobody asked for", AHEAD,
+      "    counters(e)->ahead_left += asked->end - next;\n",
+      "    *fx = (struct effect){.kind = EFFECT_STOP, .stop = STOP_NOMEM};\n    return 1;\n",
+      "trace:without-memory-what-is-planned-is-left-to-its-fault"),
+    _("asks for the next slice again and again while a huge page is in doubt", AHEAD,
+      "        e->retry_at_ns = e->doubt_until_ns;", "        (void)e;",
+      "trace:a-plan-that-waits-for-a-huge-page-in-doubt-sets-the-timer"),
+    _("passes a slice that is still to be read", AHEAD,
+      "        fx->kind = EFFECT_FETCH;\n        return 1;",
+      "        fx->kind = EFFECT_FETCH;\n        prefetch_pass(&e->ahead, fx->end);\n        return 1;",
+      "trace:cold-bytes-of-the-plan-are-read-and-asked-for-again"),
+    _("plans a page twice", PLAN,
+      "    m->planned[p / 64] |= bit;", "",
+      "unit:test_plan::any_touched_part_of_a_huge_page_plans_the_page_once"),
+    _("joins runs of two regions", PLAN,
+      "    if (last && last->end == p && p > region->first) {", "    if (last && last->end == p) {",
+      "unit:test_plan::a_run_ends_with_its_region_though_the_image_goes_on"),
+    _("plans for another memory file", PLAN,
+      "    if (ws->image_bytes == image_bytes)\n        return 0;", "    return 0;",
+      "unit:test_plan::a_set_of_another_size_of_memory_file_is_refused"),
+    _("does not look at a working set's checksum", SET,
+      "    if (checksum(bytes, len) != h.checksum)", "    if (false)",
+      "unit:test_workingset_file::every_bit_that_is_turned_over_is_noticed"),
+    _("believes an entry beyond the memory file", SET,
+      "        if (e.unit >= ws->image_bytes >> ws->unit_shift)", "        if (false)",
+      "unit:test_workingset_file::damage_of_an_entry_is_named_with_its_offset_even_if_the_checksum_is_right"),
+    _("believes a unit that occurs twice", SET,
+      "    return r == 0 ? check_distinct(ws, name) : r;", "    return r;",
+      "unit:test_workingset_file::damage_of_an_entry_is_named_with_its_offset_even_if_the_checksum_is_right"),
+    _("reads a file that is something else whole", SET,
+      "    r = find_header(&h, path, head, (size_t)n, (size_t)st.st_size);", "    r = 0;",
+      "unit:test_workingset_file::a_file_that_is_something_else_is_not_read_whole"),
+    _("waits for a fifo", SET,
+      "    if (!S_ISREG(st.st_mode))", "    if (false)",
+      "unit:test_workingset_file::what_is_no_regular_file_is_refused_and_not_waited_for"),
 )

@@ -55,7 +55,8 @@ def exists(name):
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".py":
         return re.search(rf"^def {function}\(", text, re.MULTILINE) is not None
-    return re.search(rf"\b{function}\(void \*\*state\)", text) is not None and f"({function})" in text
+    return re.search(rf"\b{function}\(void \*\*state\)", text) is not None and \
+        re.search(rf"\(\s*{function}\s*[,)]", text) is not None
 
 
 def in_document(mutation):
