@@ -84,7 +84,7 @@ static void refused(struct workingset *ws, const char *what, size_t offset)
                    what, offset);
     assert_string_equal(parse_error(bytes, len, -EINVAL), expected);
     free(bytes);
-    ws = workingset_free(ws);
+    (void)workingset_free(ws);
 }
 
 static void what_is_written_and_read_is_the_same_and_so_are_its_bytes(void **state)
