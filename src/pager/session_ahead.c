@@ -24,11 +24,61 @@
 #define READS_MAX     WORKERS_MAX_AHEAD
 #define READ_BYTES    (1 * MIB)
 #define GAP_BYTES     (64 * KIB)
+#define LEAD_BYTES    (32 * MIB) /* how far reads are ahead of installs */
 #define TELL_NS       (100 * NS_PER_MS)
 
 static struct counters *counters(struct session *s)
 {
     return &s->p.block->header->counters;
+}
+
+/* ---- reading -------------------------------------------------------------------------------------------------- */
+
+/* next_read() - a range of the plan that is worth one read. Return: false when the walk is over */
+static bool next_read(struct session *s, struct prefetch_run *read)
+{
+    struct prefetch *walk = &s->ahead.reads;
+    const struct pagetab *pages = &s->p.block->pages;
+    pgno_t most = max_u64(1, READ_BYTES / s->page_bytes);
+    pgno_t gap = GAP_BYTES / s->page_bytes;
+    struct prefetch_run slice;
+    pgno_t region_end;
+
+    if (!prefetch_peek(walk, pages, most, read))
+        return false;
+    region_end = geom_region_end(&s->p.block->geom, geom_find_page(&s->p.block->geom, read->first));
+    prefetch_pass(walk, read->end);
+    while (prefetch_peek(walk, pages, most, &slice) && slice.first >= read->end &&
+           slice.first - read->end <= gap && slice.end - read->first <= most &&
+           slice.end <= region_end) {
+        read->end = slice.end;
+        prefetch_pass(walk, slice.end);
+    }
+    return true;
+}
+
+/* may_read() - not more than may be under way, and not further ahead of what is installed than the cache will keep */
+static bool may_read(const struct session *s)
+{
+    const struct ahead *a = &s->ahead;
+    uint64_t ahead_by = a->reads.n_passed > s->engine.ahead.n_passed
+                            ? a->reads.n_passed - s->engine.ahead.n_passed
+                            : 0;
+
+    return a->n_jobs < READS_MAX && ahead_by * s->page_bytes < LEAD_BYTES;
+}
+
+static void feed(struct session *s)
+{
+    struct prefetch_run read;
+
+    while (may_read(s) && next_read(s, &read)) {
+        struct fetch_job job = session_job(s, read.first, read.end);
+
+        job.ahead = true;
+        workers_submit(s->p.workers, &job);
+        s->ahead.n_jobs++;
+    }
 }
 
 /* ---- the plan ------------------------------------------------------------------------------------------------- */
@@ -156,6 +206,8 @@ void ahead_take(struct session *s)
         tell_progress(s);
         return;
     }
+    if (s->ahead.reading)
+        feed(s);
     for (unsigned i = 0; i < SLICES_A_TURN && s->stop == STOP_NONE && ahead_is_due(s); i++) {
         if (take_slice(s) && session_take_messages(s))
             break; /* there may be more, and retries: they go first */
@@ -166,58 +218,23 @@ void ahead_take(struct session *s)
         tell_progress(s);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------- */
-
-/* next_read() - a range of the plan that is worth one read. Return: false when the walk is over */
-static bool next_read(struct session *s, struct prefetch_run *read)
-{
-    struct prefetch *walk = &s->ahead.reads;
-    const struct pagetab *pages = &s->p.block->pages;
-    pgno_t most = max_u64(1, READ_BYTES / s->page_bytes);
-    pgno_t gap = GAP_BYTES / s->page_bytes;
-    struct prefetch_run slice;
-    pgno_t region_end;
-
-    if (!prefetch_peek(walk, pages, most, read))
-        return false;
-    region_end = geom_region_end(&s->p.block->geom, geom_find_page(&s->p.block->geom, read->first));
-    prefetch_pass(walk, read->end);
-    while (prefetch_peek(walk, pages, most, &slice) && slice.first >= read->end &&
-           slice.first - read->end <= gap && slice.end - read->first <= most &&
-           slice.end <= region_end) {
-        read->end = slice.end;
-        prefetch_pass(walk, slice.end);
-    }
-    return true;
-}
-
-/* feed() - as many reads as may be under way */
-static void feed(struct session *s)
-{
-    struct prefetch_run read;
-
-    while (s->ahead.n_jobs < READS_MAX && next_read(s, &read)) {
-        struct fetch_job job = session_job(s, read.first, read.end);
-
-        job.ahead = true;
-        workers_submit(s->p.workers, &job);
-        s->ahead.n_jobs++;
-    }
-}
+/* ---- what has been read ---------------------------------------------------------------------------------------- */
 
 void ahead_fetch(struct session *s, const struct effect *fx)
 {
     struct ahead *a = &s->ahead;
 
-    a->waits = true;
-    /* The readers have not begun, or what they read has left the page cache again. */
-    if (a->n_jobs == 0)
+    /* The readers have not begun, or what they read has left the page cache again: then once more, and not for ever. */
+    if (a->n_jobs == 0 && (!a->reading || a->read_again != fx->first)) {
+        a->read_again = fx->first;
         a->reads = s->engine.ahead;
-    feed(s);
-    if (a->n_jobs > 0)
+        a->reading = true;
+        feed(s);
+    }
+    a->waits = a->n_jobs > 0;
+    if (a->waits)
         return;
-    /* Nobody can read it for us: leave the page to its fault. */
-    a->waits = false;
+    /* It does not stay where it can be installed from: leave the page to its fault. */
     counters(s)->ahead_left += fx->end - fx->first;
     prefetch_pass(&s->engine.ahead, fx->end);
 }

@@ -20,6 +20,8 @@
 struct ahead {
     bool waits;            /* the next slice's bytes are being read */
     unsigned n_jobs;       /* reads under way */
+    bool reading;          /* the readers have begun */
+    pgno_t read_again;     /* the slice that they began again for */
     struct prefetch reads; /* a walk through the same plan, before the one that installs */
     uint64_t next_ns;      /* not before, because of the rate */
     uint64_t began_ns;     /* 0: not yet */

@@ -193,11 +193,12 @@ def test_bytes_that_cannot_be_read_ahead_stop_nobody_before_they_are_needed(lab)
     vmm = lab.start_vmm(pager, memory, "seq:first=0,end=10", "pause", "seq")
     vmm.wait_line("paused")
     os.truncate(memory.path, 2 << 20)
-    pager.wait_line("cannot read ahead")
+    # A read says so, or the question where the bytes are: then each slice is left to its faults.
+    wait_until(lambda: "cannot read ahead" in pager.err or "installed ahead" in pager.err, "the end of the plan")
     assert vmm.running() and pager.running()
     thawtest.let_go(vmm)
     pager.expect_error("truncated while it is served", "was stopped")
-    assert pager.err.count("cannot read ahead") == 1
+    assert pager.err.count("cannot read ahead") <= 1
     vmm.expect_exit(-signal.SIGKILL)
 
 

@@ -220,6 +220,14 @@ def test_a_folder_that_is_not_there_is_refused_before_a_vm_comes(lab, memory):
     pager.expect_error("nowhere/set")
 
 
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_what_is_no_file_is_not_replaced_by_a_record(lab, memory, kind):
+    path = lab.dir / "there"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    lab.serve(memory, "--record", path, wait=False).expect_error(path, "not a regular file")
+    assert path.is_dir() or path.is_fifo()
+
+
 def test_a_record_ends_with_the_pager_that_made_it(lab, memory):
     path = lab.dir / "set"
     pager, peer = start(lab, memory, "--record", path, "--supervise")
