@@ -15,6 +15,7 @@ machine's processors are idle but for --quiet per cent (default 10; waits 60 s a
     threads     faults a second of 8 threads
     huge        the same working set with pages of 4 KiB and of 2 MiB
     discards    time of madvise() with and without a pager, 4 KiB to 64 MiB
+    guest       a Linux guest in QEMU (TCG): to its first answer and to the end of a small workload, and its faults
 
 Aims are from the machine itself: a ratio to what was measured beside it.
 """
@@ -450,8 +451,62 @@ def discards(bench):
                   (with_pager["p50_us"] - without["p50_us"]) / with_pager["wake_us"], 2, False)
 
 
+WORKLOAD = "md5sum -c /tmp/sums >/dev/null && seq 20000 | sort -n | md5sum >/dev/null"
+
+
+def guest_measurement(bench):
+    """A real guest, whose working set is what two recordings have in common."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    sys.path[:0] = [str(root / "tests/lib")]
+    import guest  # pylint: disable=import-outside-toplevel
+    import guest_image  # pylint: disable=import-outside-toplevel
+    if not shutil.which("qemu-system-x86_64"):
+        print("guest: skipped (no qemu-system-x86_64)", file=sys.stderr)
+        return
+    preload = pathlib.Path(bench.thaw).resolve().parent / "src/vmm/libthaw-preload.so"
+    if not preload.exists():
+        preload = pathlib.Path(bench.thaw).resolve().parents[1] / "vmm/libthaw-preload.so"
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="thaw-"))
+    try:
+        with guest.boot(guest_image.guest_image(), folder, mem_mib=[256], smp=2) as vm:
+            vm.console.run("dd if=/dev/urandom of=/tmp/file bs=1M count=8 2>/dev/null; md5sum /tmp/file >/tmp/sums", 60)
+            snapshot = guest.take_snapshot(vm, folder)
+
+        def once(*args, wait_for=None):
+            def before_cont(pager):
+                guest.wait_for(lambda: wait_for in pager.process.log.read_text(), 60, wait_for)
+            with guest.restore(snapshot, folder, guest.thaw_argv(bench.thaw, *args), preload,
+                               before_cont=before_cont if wait_for else None) as restored:
+                begin = time.monotonic()
+                restored.vm.console.run(WORKLOAD, 60)
+                took = time.monotonic() - begin
+                faults = restored.pager.stats()["counters"]["faults"]
+                if "--record" in args:
+                    subprocess.run([bench.thaw, "ready", "--state", folder / "run"], check=True, timeout=DEADLINE)
+                answer = restored.seconds_from_cont
+            return {"first_ms": answer * 1e3, "workload_ms": (answer + took) * 1e3, "faults": faults}
+
+        sets = [folder / "one.ws", folder / "two.ws"]
+        for path in sets:
+            once("--record", path)
+        both = folder / "both.ws"
+        subprocess.run([bench.thaw, "workingset", "merge", "--intersect", "-o", both, *sets], check=True, timeout=DEADLINE,
+                       stdout=subprocess.DEVNULL)
+        median = bench.run("guest", {
+            "without, one page": lambda: once("--fault-around", "0"),
+            "without, 64K around": once,
+            "with, while it runs": lambda: once("--prefetch", both),
+            "with, before resume": lambda: once("--prefetch", both, "--prefetch-before-resume", "all",
+                                                wait_for="may resume"),
+        }, {"first_ms": "first answer", "workload_ms": "end of the workload", "faults": "faults"})
+        bench.aim("with, before resume: share of the faults without", median["with, before resume"]["faults"] /
+                  median["without, one page"]["faults"], 0.05, False)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 MEASUREMENTS = {"bulk": bulk, "scattered": scattered, "beside": beside, "threads": threads, "huge": huge,
-                "discards": discards}
+                "discards": discards, "guest": guest_measurement}
 
 
 # ---- telling ----

@@ -4,7 +4,7 @@
 from xml.sax.saxutils import escape
 
 WIDTH, LABELS, VALUES, BAR, ROW = 760, 250, 130, 14, 22
-UNITS = {"us": "us", "p50_us": "us, p50 (bar) and p99 (line)", "faults_s": "faults a second"}
+UNITS = {"us": "us", "first_ms": "ms to the first answer", "p50_us": "us, p50 (bar) and p99 (line)", "faults_s": "faults a second"}
 STYLE = """<style>
 text { font-family: sans-serif; fill: #222 } rect.bar { fill: #3465a4 } line { stroke: #222 } rect.page { fill: white }
 @media (prefers-color-scheme: dark) { text { fill: #ddd } line { stroke: #ddd } rect.page { fill: #181818 } rect.bar { fill: #729fcf } }
