@@ -425,4 +425,12 @@ MUTATIONS = (
     _("waits for a fifo", SET,
       "    if (!S_ISREG(st.st_mode))", "    if (false)",
       "unit:test_workingset_file::what_is_no_regular_file_is_refused_and_not_waited_for"),
+    _("takes what was planned for installed", "src/pager/session.c",
+      "    prefetch_init(&s->engine.ahead, parts->working_set.runs, parts->working_set.n);",
+      "    prefetch_init(&s->engine.ahead, parts->working_set.runs, parts->take_over ? 0 : parts->working_set.n);\n"
+      "    s->p.fill.n = parts->take_over ? 0 : s->p.fill.n;",
+      "process:test_ahead::test_a_pager_that_is_killed_while_it_installs_ahead_is_followed_by_one_that_goes_on"),
+    _("does not know which pages it has recorded", "src/pager/recorder.c",
+      "    r->index[p] = (uint32_t)++r->n;", "    r->n++;",
+      "process:test_record::test_a_page_that_many_threads_wait_for_is_recorded_once"),
 )

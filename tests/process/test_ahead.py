@@ -185,6 +185,20 @@ def test_a_cold_working_set_is_read_by_the_workers(lab):
     assert pager.stats()["counters"]["faults"] == 0
 
 
+def test_a_pager_that_is_stopped_while_it_reads_ahead_ends(lab):
+    memory = lab.own_memory("16M", seed=11, dense=True, where="disk")
+    path = big_set(lab, memory)
+    thawtest.drop_cache(memory.path)
+    pager = lab.serve(memory, "--prefetch", path, "--fill", "--prefetch-rate", "1M")
+    vmm = lab.start_vmm(pager, memory, "seq:end=10", "pause")
+    vmm.wait_line("paused")
+    wait_until(lambda: ask(pager)["counters"]["pages_ahead"] > 0, "the plan to begin")
+    pager.signal(signal.SIGTERM)
+    pager.expect_exit(0)
+    assert pager.stats()["end"] == "stopped"
+    assert not pager.stats()["ahead"]["over"]
+
+
 def test_bytes_that_cannot_be_read_ahead_stop_nobody_before_they_are_needed(lab):
     memory = lab.own_memory("8M", seed=11, dense=True, where="disk")
     path = big_set(lab, memory)

@@ -159,6 +159,17 @@ def test_the_time_begins_with_the_first_fault(lab, memory):
     finish(pager, peer)
 
 
+def test_a_page_that_many_threads_wait_for_is_recorded_once(lab):
+    memory = lab.memory("8M", seed=3, dense=True)
+    path = lab.dir / "set"
+    pager = lab.serve(memory, "--record", path)
+    result = lab.run_vmm(pager, memory, "herd:threads=16,n=60")
+    pager.expect_exit(0)
+    pages = [page for page, _ in shown(path)]
+    assert len(pages) == len(set(pages)) == result["touched"]
+    assert pager.stats()["counters"]["faults"] > len(pages)
+
+
 @pytest.mark.parametrize("track", ["none", "wp"])
 def test_a_guest_with_many_threads_is_recorded_whole(lab, track):
     memory = lab.memory("8M", seed=3, dense=True)
