@@ -42,9 +42,9 @@ WRAPPERS = {
     "epoll_pwait2": [], "eventfd": ["eventfd2"], "faccessat": ["faccessat2"], "fchmod": [], "fchownat": [], "fcntl": [],
     "flock": [], "fork": ["clone"], "fstat": ["newfstatat", "fstat"], "fstatfs": [], "fsync": [], "getsockopt": [], "getrlimit": ["prlimit64"],
     "ioctl": [], "kill": [], "listen": [], "lseek": [], "lstat": ["newfstatat", "lstat"], "mincore": [],
-    "mkdir": [], "mkostemp": ["openat"], "mlock": [], "mmap": [], "munmap": [], "open": ["openat"], "poll": [],
+    "mkdir": [], "mkostemp": ["openat"], "mlock": [], "mmap": [], "munmap": [], "open": ["openat"], "openat": [], "poll": [],
     "posix_fallocate": ["fallocate"], "prctl": [], "pread": ["pread64"], "preadv2": [], "pthread_create": ["clone3"],
-    "read": [], "readlink": [], "recvmsg": [], "rename": [], "setgroups": [], "setresgid": [], "setresuid": [],
+    "read": [], "readlink": [], "recvmsg": [], "rename": [], "sched_getaffinity": [], "sched_setaffinity": [], "setgroups": [], "setresgid": [], "setresuid": [],
     "setrlimit": ["prlimit64"], "sigaction": ["rt_sigaction"], "sigtimedwait": ["rt_sigtimedwait"], "socket": [], "stat": ["newfstatat", "stat"],
     "sysinfo": [], "unlink": [], "waitpid": ["wait4"], "write": [],
 }

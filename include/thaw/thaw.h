@@ -39,6 +39,16 @@ enum thaw_confine {
     THAW_CONFINE_ON, /* after the handshake: no new privileges, no capabilities, no files, listed system calls only */
 };
 
+/** enum thaw_latency_qos - whether the host's idle processors are kept from sleeping while a guest faults a lot */
+enum thaw_latency_qos {
+    THAW_LATENCY_QOS_OFF,
+    THAW_LATENCY_QOS_AUTO, /* if that is possible (/dev/cpu_dma_latency), and for a tenth of the time in the long run */
+    THAW_LATENCY_QOS_ON, /* without a limit; thaw_pager_new() fails where it is not possible */
+};
+
+#define THAW_SPIN_AUTO   4294967295u
+#define THAW_SPIN_MAX_US 1000u
+
 /**
  * struct thaw_pager_options - all that can be chosen; a zeroed struct plus the mandatory fields is valid
  * @socket_path:       mandatory without @adopt; where the VMM connects. Created by thaw_pager_new(), removed after the
@@ -69,6 +79,11 @@ enum thaw_confine {
  *                     pager any more. Not with @track
  * @record_path:       write the guest's working set into this file, once; NULL: do not
  * @record_ms:         after so long; 0: when THAW_REQUEST_READY comes. At the VM's end in any case
+ * @latency_qos:       see enum thaw_latency_qos; never while nothing happens
+ * @cpus:              where the pager's thread runs. NULL, "any": anywhere; numbers such as "0-3,7": there; "follow": on the
+ *                     processor of the VMM's only busy thread, and anywhere when there are several
+ * @spin_us:           look for the next message so long before sleeping, at most THAW_SPIN_MAX_US, for at most half of
+ *                     the time; THAW_SPIN_AUTO: as long as pays, for at most a tenth of the time; 0: not
  * @run_uid, @run_gid: become this user and group after the handshake, without supplementary groups; 0: do not.
  *                     With it, @state_dir NULL is /tmp/thaw-UID
  */
@@ -98,6 +113,9 @@ struct thaw_pager_options {
     int leave_when_full;
     const char *record_path;
     unsigned record_ms;
+    enum thaw_latency_qos latency_qos;
+    const char *cpus;
+    unsigned spin_us;
     uid_t run_uid;
     gid_t run_gid;
 };

@@ -207,7 +207,11 @@ static int serve_or_supervise(struct serve_args *a, struct thaw_pager *p)
 int cli_serve(int argc, char **argv)
 {
     struct serve_args a = {
-        .opts = {.fault_around_bytes = THAW_FAULT_AROUND_DEFAULT, .confine = THAW_CONFINE_ON},
+        .opts = {.fault_around_bytes = THAW_FAULT_AROUND_DEFAULT,
+                 .confine = THAW_CONFINE_ON,
+                 .latency_qos = THAW_LATENCY_QOS_AUTO,
+                 .cpus = "follow",
+                 .spin_us = THAW_SPIN_AUTO},
         .log_level = THAW_LOG_INFO,
         .grace_ms = THAW_GRACE_DEFAULT_MS,
         .resume_fd = -1,

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "pager/cpu_list.h"
 
 #define VERB "serve"
 
@@ -42,6 +43,12 @@ const char serve_help[] =
     "--fault-around 0)\n"
     "      --record-seconds SECS     ... after so long; without it when `thaw ready` says so, or "
     "at the end\n"
+    "      --latency-qos auto|on|off keep idle processors awake while the guest faults a lot "
+    "(default auto)\n"
+    "      --cpu follow|LIST|any     where the pager runs: on the guest's processor, on these "
+    "(0-3,7), "
+    "anywhere (default follow)\n"
+    "      --spin auto|off|USECS     look for messages before sleeping (default auto)\n"
     "      --supervise               serve in a child process, and start another one when it dies\n"
     "      --grace SECS              how long the VM may be without a pager before the supervisor "
     "stops it (default 10)\n"
@@ -85,6 +92,9 @@ enum {
     OPT_RESUME_FD,
     OPT_RECORD,
     OPT_RECORD_SECONDS,
+    OPT_LATENCY_QOS,
+    OPT_CPU,
+    OPT_SPIN,
 };
 
 static const struct option long_options[] = {
@@ -111,6 +121,9 @@ static const struct option long_options[] = {
     {"resume-fd", required_argument, NULL, OPT_RESUME_FD},
     {"record", required_argument, NULL, OPT_RECORD},
     {"record-seconds", required_argument, NULL, OPT_RECORD_SECONDS},
+    {"latency-qos", required_argument, NULL, OPT_LATENCY_QOS},
+    {"cpu", required_argument, NULL, OPT_CPU},
+    {"spin", required_argument, NULL, OPT_SPIN},
     {"user", required_argument, NULL, OPT_USER},
     {"help", no_argument, NULL, 'h'},
     {0},
@@ -273,6 +286,70 @@ static int parse_resume_fd(struct serve_args *a, const char *text)
     return CLI_OK;
 }
 
+static int parse_latency_qos(struct serve_args *a, const char *text)
+{
+    if (strcmp(text, "auto") == 0)
+        a->opts.latency_qos = THAW_LATENCY_QOS_AUTO;
+    else if (strcmp(text, "on") == 0)
+        a->opts.latency_qos = THAW_LATENCY_QOS_ON;
+    else if (strcmp(text, "off") == 0)
+        a->opts.latency_qos = THAW_LATENCY_QOS_OFF;
+    else
+        return cli_usage_error(VERB, "--latency-qos is %s, expected auto, on or off", text);
+    return CLI_OK;
+}
+
+/* #syscalls:start sched_getaffinity */
+static int parse_cpu(struct serve_args *a, const char *text)
+{
+    cpu_set_t usable;
+    cpu_set_t list;
+
+    a->opts.cpus = text;
+    if (strcmp(text, "follow") == 0 || strcmp(text, "any") == 0)
+        return CLI_OK;
+    if (cpu_list_parse(text, &list) < 0)
+        return cli_usage_error(VERB, "--cpu is %s, expected follow, any or numbers such as 0-3,7",
+                               text);
+    if (sched_getaffinity(0, sizeof(usable), &usable) < 0)
+        return CLI_OK;
+    CPU_AND(&list, &list, &usable);
+    if (CPU_COUNT(&list) == 0)
+        return cli_usage_error(VERB, "--cpu is %s, of which this process may use none", text);
+    return CLI_OK;
+}
+
+static int parse_spin(struct serve_args *a, const char *text)
+{
+    uint64_t us = 0;
+
+    if (strcmp(text, "auto") == 0)
+        a->opts.spin_us = THAW_SPIN_AUTO;
+    else if (strcmp(text, "off") != 0 &&
+             (cli_parse_u64(text, THAW_SPIN_MAX_US, &us) < 0 || us == 0))
+        return cli_usage_error(VERB,
+                               "--spin is %s, expected auto, off or microseconds from 1 to %u",
+                               text, THAW_SPIN_MAX_US);
+    else
+        a->opts.spin_us = (unsigned)us;
+    return CLI_OK;
+}
+
+/* parse_wakeup_option() - how waking is made cheap. Return: CLI_*, or -1: not one of these */
+static int parse_wakeup_option(struct serve_args *a, int option, const char *value)
+{
+    switch (option) {
+    case OPT_LATENCY_QOS:
+        return parse_latency_qos(a, value);
+    case OPT_CPU:
+        return parse_cpu(a, value);
+    case OPT_SPIN:
+        return parse_spin(a, value);
+    default:
+        return -1;
+    }
+}
+
 /* parse_ahead_option() - what is done ahead of the guest. Return: CLI_*, or -1: not one of these */
 static int parse_ahead_option(struct serve_args *a, int option, const char *value)
 {
@@ -303,7 +380,7 @@ static int parse_ahead_option(struct serve_args *a, int option, const char *valu
     case OPT_RECORD_SECONDS:
         return parse_record_seconds(a, value);
     default:
-        return -1;
+        return parse_wakeup_option(a, option, value);
     }
 }
 

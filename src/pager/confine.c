@@ -216,7 +216,7 @@ static int restrict_files(const struct confine_plan *c, int *version)
     *version = landlock_version();
     if (*version < 0 || SANITIZED)
         return 0;
-    return landlock_restrict(*version, c->state_dir, c->write_dirs);
+    return landlock_restrict(*version, c->state_dir, c->write_dirs, c->tasks_fd);
 }
 
 static void log_confined(const struct confine_plan *c, int landlock, uint64_t kept)
@@ -269,7 +269,7 @@ int confine_syscalls(const struct confine_plan *c)
 
     if (!c->on)
         return 0;
-    r = syscall_filter_load(ask_for_report, c->control);
+    r = syscall_filter_load(ask_for_report, c->control, c->tasks_fd);
     if (r < 0)
         return r;
     if (r == SYSCALL_FILTER_E_ABSENT)

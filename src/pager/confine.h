@@ -36,6 +36,7 @@ struct confine_plan {
         *state_dir; /* where the state file is: it must be removed at the end; NULL: not known */
     const char
         *write_dirs[2]; /* where files are written until the end; each may be NULL: nowhere */
+    int tasks_fd;       /* a folder beneath which files are read until the end; -1: none */
     struct control *control;
     const struct log_sink *log;
 };

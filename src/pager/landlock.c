@@ -53,24 +53,30 @@ static struct compat_landlock_ruleset all_that(int version)
     return r;
 }
 
+static int add_rule(int ruleset, int fd, const char *what, uint64_t allowed)
+{
+    const struct compat_landlock_path rule = {.allowed = allowed, .parent_fd = fd};
+
+    if (syscall(SYS_landlock_add_rule, ruleset, COMPAT_LANDLOCK_PATH_BENEATH, &rule, 0) < 0)
+        return err_origin_errno(-errno, "cannot keep folder %s for this process (Landlock)", what);
+    return 0;
+}
+
 /* #syscalls:start openat open */
 static int allow_beneath(int ruleset, const char *dir, uint64_t allowed)
 {
     _cleanup_fd_ int fd = -1;
-    struct compat_landlock_path rule = {.allowed = allowed};
 
     if (!dir)
         return 0;
     fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return err_origin_errno(-errno, "cannot open folder %s", dir);
-    rule.parent_fd = fd;
-    if (syscall(SYS_landlock_add_rule, ruleset, COMPAT_LANDLOCK_PATH_BENEATH, &rule, 0) < 0)
-        return err_origin_errno(-errno, "cannot keep folder %s for this process (Landlock)", dir);
-    return 0;
+    return add_rule(ruleset, fd, dir, allowed);
 }
 
-int landlock_restrict(int version, const char *remove_dir, const char *const write_dirs[2])
+int landlock_restrict(int version, const char *remove_dir, const char *const write_dirs[2],
+                      int read_dir)
 {
     struct compat_landlock_ruleset all = all_that(version);
     _cleanup_fd_ int ruleset = -1;
@@ -82,6 +88,8 @@ int landlock_restrict(int version, const char *remove_dir, const char *const wri
     r = allow_beneath(ruleset, remove_dir, MAY_REMOVE);
     for (unsigned i = 0; i < 2 && r == 0; i++)
         r = allow_beneath(ruleset, write_dirs[i], MAY_WRITE);
+    if (r == 0 && read_dir >= 0)
+        r = add_rule(ruleset, read_dir, "/proc/PID/task", COMPAT_LANDLOCK_FS_READ_FILE);
     if (r < 0)
         return r;
     if (syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)

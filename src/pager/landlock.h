@@ -14,9 +14,11 @@ int landlock_version(void);
  * @version:    what landlock_version() said
  * @remove_dir: (borrow for the call) beneath it files may be removed; NULL: nowhere
  * @write_dirs: (borrow for the call) beneath them files may be made, replaced and removed; each may be NULL: nowhere
+ * @read_dir:   an open folder beneath which files may be read; -1: none
  *
  * Needs no_new_privs. Return: 0 or a negative errno with a text.
  */
-int landlock_restrict(int version, const char *remove_dir, const char *const write_dirs[2]);
+int landlock_restrict(int version, const char *remove_dir, const char *const write_dirs[2],
+                      int read_dir);
 
 #endif

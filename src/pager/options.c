@@ -7,6 +7,7 @@
 
 #include "base/base.h"
 #include "base/err.h"
+#include "pager/wakeup.h"
 
 #define HANDSHAKE_TIMEOUT_MS 30000
 
@@ -37,7 +38,7 @@ int options_check(const struct thaw_pager_options *o)
         return err_origin(-EINVAL, "expected a working set to install before the VM goes on");
     if (o->record_ms != 0 && !o->record_path)
         return err_origin(-EINVAL, "expected a file to record the working set in");
-    return 0;
+    return wakeup_check(o);
 }
 
 /* all strings of the options */
@@ -49,6 +50,7 @@ static const size_t strings[] = {
     offsetof(struct thaw_pager_options, write_dir),
     offsetof(struct thaw_pager_options, prefetch_path),
     offsetof(struct thaw_pager_options, record_path),
+    offsetof(struct thaw_pager_options, cpus),
 };
 #define N_STRINGS ARRAY_LEN(strings)
 

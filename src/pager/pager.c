@@ -74,6 +74,7 @@ static int plan_confinement(struct thaw_pager *p)
         .gid = o->run_gid,
         .state_dir = o->adopt ? NULL : o->state_dir, /* whose file is taken over is not known yet */
         .write_dirs = {o->write_dir, p->record_dir},
+        .tasks_fd = -1,
         .control = &p->control,
         .log = &p->log,
     };
@@ -93,6 +94,8 @@ static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
         r = ahead_plans_read(&p->plans, o->prefetch_path);
     if (r == 0 && p->source)
         r = ahead_plans_check(&p->plans, source_size_bytes(p->source));
+    if (r == 0)
+        r = wakeup_new(&p->wakeup, &p->opts, &p->log);
     if (r == 0)
         r = plan_confinement(p);
     if (r < 0)
@@ -190,6 +193,14 @@ static int make_state(struct thaw_pager *p)
     return state_file_new(&p->state, p->opts.state_dir, &p->hs.geom, &facts);
 }
 
+/* meet() - the VMM is known: look at it, then become whom the options say */
+static int meet(struct thaw_pager *p)
+{
+    wakeup_meet(p->wakeup, &p->hs.peer, p->confine.on);
+    p->confine.tasks_fd = wakeup_tasks(p->wakeup);
+    return confine_identity(&p->confine, &p->hs.peer);
+}
+
 /* give_away() - what serving does not need, but for system calls */
 static int give_away(struct thaw_pager *p)
 {
@@ -234,7 +245,7 @@ static int take_handshake(struct thaw_pager *p)
     r = handshake_accept(&p->hs, p->listener, &p->control, &ho);
     stop_listening(p);
     if (r == 0)
-        r = confine_identity(&p->confine, &p->hs.peer);
+        r = meet(p);
     if (r == 0)
         r = make_state(p);
     if (r == 0 && p->opts.track == THAW_TRACK_WP)
@@ -294,7 +305,7 @@ static int adopt(struct thaw_pager *p)
         return r;
     r = open_adopted(p);
     if (r == 0)
-        r = confine_identity(&p->confine, &p->hs.peer);
+        r = meet(p);
     if (r == 0)
         r = give_away(p);
     if (r < 0) {
@@ -354,6 +365,7 @@ THAW_EXPORT struct thaw_pager *thaw_pager_free(struct thaw_pager *p)
         state_file_deinit(&p->state);
     p->session = session_free(p->session);
     p->recorder = recorder_free(p->recorder);
+    p->wakeup = wakeup_free(p->wakeup);
     ahead_plans_deinit(&p->plans);
     free(p->record_dir);
     p->record_folder = fd_close(p->record_folder);

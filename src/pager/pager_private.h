@@ -19,6 +19,7 @@
 #include "pager/recorder.h"
 #include "pager/session.h"
 #include "pager/state_file.h"
+#include "pager/wakeup.h"
 #include "pager/workers.h"
 #include "source/file.h"
 
@@ -36,6 +37,7 @@ struct thaw_pager {
     struct state_file state;
     struct ahead_plans plans;
     struct recorder *recorder; /* NULL: nothing is recorded */
+    struct wakeup *wakeup;
     struct workers *workers;
     struct session *session;
     char *record_dir;            /* owned: where the record goes; NULL: nowhere */

@@ -236,6 +236,7 @@ static uint64_t deadline_ns(const struct session *s)
     uint64_t at_ns = min_u64(engine_deadline_ns(&s->engine), ahead_deadline_ns(s));
 
     at_ns = min_u64(at_ns, record_deadline_ns(s));
+    at_ns = min_u64(at_ns, wakeup_deadline_ns(s->p.wakeup));
     if (letgo_is_due(s))
         return s->now_ns;
     return leave_is_due(s) ? min_u64(at_ns, s->now_ns + LEAVE_NS) : at_ns;
@@ -246,14 +247,20 @@ static uint64_t deadline_ns(const struct session *s)
 static unsigned wait_ready(struct session *s)
 {
     struct epoll_event events[8];
-    uint64_t until_ns = deadline_ns(s);
-    uint64_t wait_ns = until_ns > s->now_ns ? until_ns - s->now_ns : 0;
-    struct timespec timeout = timespec_from_ns(wait_ns);
+    uint64_t until_ns;
+    uint64_t wait_ns;
+    struct timespec timeout;
     unsigned ready = 0;
     int n;
 
-    n = epoll_pwait2(s->epoll, events, ARRAY_LEN(events),
-                     until_ns == ENGINE_NEVER ? NULL : &timeout, NULL);
+    wakeup_turn(s->p.wakeup, !s->ahead.over, s->now_ns);
+    until_ns = deadline_ns(s);
+    n = wakeup_look(s->p.wakeup, s->epoll, events, ARRAY_LEN(events), until_ns, &s->now_ns);
+    wait_ns = until_ns > s->now_ns ? until_ns - s->now_ns : 0;
+    timeout = timespec_from_ns(wait_ns);
+    if (n == 0)
+        n = epoll_pwait2(s->epoll, events, ARRAY_LEN(events),
+                         until_ns == ENGINE_NEVER ? NULL : &timeout, NULL);
     if (n < 0 && errno == ENOSYS) /* before Linux 5.11: milliseconds, rounded up */
         n = epoll_wait(s->epoll, events, ARRAY_LEN(events),
                        until_ns == ENGINE_NEVER ? -1
@@ -265,11 +272,13 @@ static unsigned wait_ready(struct session *s)
         if (events[i].data.u32 == READY_MESSAGES && (events[i].events & EPOLLERR))
             ready |= READY_BROKEN;
     }
+    wakeup_woke(s->p.wakeup, ready & READY_MESSAGES);
     return ready;
 }
 
 static void serve(struct session *s)
 {
+    wakeup_begin(s->p.wakeup, &s->p.block->header->counters, clock_now_ns());
     s->now_ns = clock_now_ns();
     while (s->stop == STOP_NONE) {
         unsigned ready = wait_ready(s);
@@ -297,6 +306,7 @@ static void serve(struct session *s)
         if (leave_is_due(s))
             leave(s);
     }
+    wakeup_end(s->p.wakeup);
 }
 
 /* ---- life ----------------------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include "core/engine.h"
 #include "pager/control.h"
 #include "pager/peer.h"
+#include "pager/wakeup.h"
 #include "pager/recorder.h"
 #include "pager/workers.h"
 #include "source/source.h"
@@ -35,6 +36,7 @@ struct session_parts {
     struct recorder *recorder; /* NULL: nothing is recorded */
     struct control *control;
     const struct peer *peer;
+    struct wakeup *wakeup;
     const struct log_sink *log;
     bool keep_registered;        /* nothing is let go of before the end */
     bool leave_when_full;        /* the session ends when every page is there */

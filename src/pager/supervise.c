@@ -139,6 +139,7 @@ static void reap(struct keeper *k)
     s->block->header->left_ns = now_ns;
     k->pidfd = fd_close(k->pidfd);
     k->pid = 0;
+    wakeup_let_processors_sleep(s->wakeup);
     if (peer_is_gone(s->peer) || s->block->header->let_go) {
         k->over = true;
         k->result = WIFEXITED(status) ? WEXITSTATUS(status) : 0;

@@ -23,12 +23,14 @@
 #include "pager/control.h"
 #include "pager/peer.h"
 #include "pager/state_file.h"
+#include "pager/wakeup.h"
 
 /** struct supervised - whom it is about; all (borrow) for the call */
 struct supervised {
     struct block *block;
     struct control *control;
     const struct peer *peer;
+    struct wakeup *wakeup;
     const struct log_sink *log;
     uint64_t grace_ns;
     int ready_fd;            /* an eventfd that a pager writes to when it is serving */

@@ -6,8 +6,9 @@
  *                                        ->  syscall_filter_gen.c, run while building     ->  syscall_filter.inc
  *                                        ->  the array below
  *
- * So the filter is made when the program is built, and costs a pager two system calls. One number is not known then, our
- * own process id, which stands in the array as SYSCALL_FILTER_SELF.
+ * So the filter is made when the program is built, and costs a pager two system calls. Two numbers are not known then: our
+ * own process id, which stands in the array as SYSCALL_FILTER_SELF, and the descriptor of the folder in which a pager looks
+ * for the VMM's threads (wakeup.c), SYSCALL_FILTER_TASKS. Without such a folder that comparison always fails.
  *
  * A call that is not listed is not made. It raises SIGSYS in its thread; the handler makes it fail with EPERM, and counts
  * it. The pager goes on: a guest waits for it, and whoever took it over has gained nothing by asking. The count is logged
@@ -94,8 +95,23 @@ static int catch_refusals(void)
     return 0;
 }
 
+/* fill_in() - what is not known when the program is built */
+static void fill_in(struct sock_filter *code, int tasks_fd)
+{
+    if (BPF_CLASS(code->code) != BPF_JMP)
+        return;
+    if (code->k == SYSCALL_FILTER_SELF)
+        code->k = (uint32_t)getpid();
+    if (code->k != SYSCALL_FILTER_TASKS)
+        return;
+    if (tasks_fd >= 0)
+        code->k = (uint32_t)tasks_fd;
+    else
+        code->jt = code->jf; /* any number could be named: none is right */
+}
+
 /* #syscalls:start rt_sigaction */
-int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx)
+int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx, int tasks_fd)
 {
     struct sock_filter code[ARRAY_LEN(syscall_filter)];
     struct sock_fprog program = {.len = ARRAY_LEN(code), .filter = code};
@@ -105,10 +121,8 @@ int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx)
     long r;
 
     memcpy(code, syscall_filter, sizeof(code));
-    for (unsigned i = 0; i < ARRAY_LEN(code); i++) {
-        if (BPF_CLASS(code[i].code) == BPF_JMP && code[i].k == SYSCALL_FILTER_SELF)
-            code[i].k = (uint32_t)getpid();
-    }
+    for (unsigned i = 0; i < ARRAY_LEN(code); i++)
+        fill_in(&code[i], tasks_fd);
     if (!syscall_filter_available())
         return SYSCALL_FILTER_E_ABSENT;
     refused.on_first = on_refused;
@@ -133,8 +147,9 @@ unsigned syscall_filter_refused(int *last_nr)
 
 #else
 
-int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx)
+int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx, int tasks_fd)
 {
+    (void)tasks_fd;
     (void)on_refused;
     (void)ctx;
     return SYSCALL_FILTER_E_BUILD;

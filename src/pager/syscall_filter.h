@@ -19,11 +19,12 @@ bool syscall_filter_available(void);
  * syscall_filter_load() - from now on, in all threads of this process, and for good
  * @on_refused: called in the thread that made the first refused call, in a signal handler; NULL: nobody
  * @ctx:        for @on_refused (borrow for the process's life)
+ * @tasks_fd:   openat(2) may be called with this folder; Landlock must keep what it can reach small. -1: none
  *
  * A call that is not listed fails with EPERM and is counted: SIGSYS is taken for that.
  * Needs no_new_privs. Return: 0, SYSCALL_FILTER_E_*, or a negative errno with a text.
  */
-int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx);
+int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx, int tasks_fd);
 
 /** syscall_filter_refused() - how many calls were refused. @last_nr: the number of the last one, -1: none */
 unsigned syscall_filter_refused(int *last_nr);

@@ -24,7 +24,9 @@
 
 #include "base/linux_compat.h"
 
-#define SELF 0x5e1f5e1f /* stands for the process id, which is known when the filter is loaded */
+/* Stand for numbers that are known when the filter is loaded: */
+#define SELF  0x5e1f5e1f /* the process id */
+#define TASKS 0x7a5c7a5c /* the descriptor of /proc/PID/task of the VMM */
 
 static const struct rule {
     const char *name;
@@ -63,18 +65,21 @@ static void print_filter(int fd)
     struct sock_filter code;
     unsigned n = 0;
     unsigned n_self = 0;
+    unsigned n_tasks = 0;
 
     printf("/* Made by syscall_filter_gen.c from %zu rules. */\n",
            sizeof(rules) / sizeof(rules[0]));
     printf("#define SYSCALL_FILTER_SELF 0x%xu\n", SELF);
+    printf("#define SYSCALL_FILTER_TASKS 0x%xu\n", TASKS);
     printf("static const struct sock_filter syscall_filter[] = {\n");
     for (; read(fd, &code, sizeof(code)) == sizeof(code); n++) {
         printf("    {0x%x, %u, %u, 0x%x},\n", code.code, code.jt, code.jf, code.k);
         n_self += code.k == SELF;
+        n_tasks += code.code == (BPF_JMP | BPF_JEQ | BPF_K) && code.k == TASKS;
     }
     printf("};\n");
-    if (n == 0 || n > BPF_MAXINSNS || n_self != 1)
-        die(-EINVAL, "not a filter with one place for the process id");
+    if (n == 0 || n > BPF_MAXINSNS || n_self != 1 || n_tasks != 1)
+        die(-EINVAL, "not a filter with one place for the process id, and one for the folder");
 }
 
 int main(void)

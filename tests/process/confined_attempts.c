@@ -19,7 +19,7 @@
 
 #include "base/linux_compat.h"
 
-struct confined_rig rig;
+struct confined_rig rig = {.tasks_fd = -1};
 
 const char *in(unsigned slot, const char *folder, const char *name)
 {
@@ -119,6 +119,68 @@ static long change_owner(void)
 static long cut_file(void)
 {
     return truncate(in(0, rig.kept, "old"), 1);
+}
+
+/* ---- attempts: where the VMM's threads run -------------------------------------------------------------------- */
+
+/* open_at() - as a pager does that follows the guest */
+static long open_at(const char *name, int flags)
+{
+    return openat(rig.tasks_fd, name, flags | O_CLOEXEC);
+}
+
+static const char *of_vmm(const char *name)
+{
+    static char path[64];
+
+    (void)snprintf(path, sizeof(path), "%d/%s", rig.vmm.pid, name);
+    return path;
+}
+
+static long read_where_vmm_runs(void)
+{
+    return open_at(of_vmm("stat"), O_RDONLY);
+}
+
+static long open_memory_of_vmm(void)
+{
+    return open_at(of_vmm("mem"), O_RDONLY);
+}
+
+static long write_to_vmm(void)
+{
+    return open_at(of_vmm("comm"), O_WRONLY);
+}
+
+static long leave_by_root_of_vmm(void)
+{
+    return open_at(of_vmm("root/etc/passwd"), O_RDONLY);
+}
+
+static long leave_by_parents(void)
+{
+    return open_at("../../self/status", O_RDONLY);
+}
+
+static long leave_by_absolute_name(void)
+{
+    return open_at("/etc/passwd", O_RDONLY);
+}
+
+static long list_threads_of_vmm(void)
+{
+    char entries[512];
+
+    return syscall(SYS_getdents64, rig.tasks_fd, entries, sizeof(entries));
+}
+
+static long name_any_folder(void)
+{
+    for (int fd = -1; fd < 100; fd++) {
+        if (openat(fd, "/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0 || errno != EPERM)
+            return 0;
+    }
+    return -1;
 }
 
 /* ---- attempts: processes -------------------------------------------------------------------------------------- */
@@ -344,6 +406,24 @@ const struct attempt attempts_at_files[] = {
     {"remove a file in the rig.state folder", remove_state_file, 0},
 };
 const unsigned n_attempts_at_files = ARRAY_LEN(attempts_at_files);
+
+const struct attempt attempts_at_tasks[] = {
+    {"read where the VMM runs", read_where_vmm_runs, 0},
+    {"list the VMM's threads", list_threads_of_vmm, 0},
+    {"open the VMM's memory", open_memory_of_vmm, EACCES},
+    {"write to a file of the VMM", write_to_vmm, EACCES},
+    {"leave by the VMM's root folder", leave_by_root_of_vmm, EACCES},
+    {"leave by way of the parents", leave_by_parents, EACCES},
+    {"leave by an absolute name", leave_by_absolute_name, EACCES},
+    {"read /etc/passwd", read_passwd, EPERM},
+    {"make a folder", make_folder, EPERM},
+};
+const unsigned n_attempts_at_tasks = ARRAY_LEN(attempts_at_tasks);
+
+const struct attempt attempts_without_tasks[] = {
+    {"name any folder", name_any_folder, EPERM},
+};
+const unsigned n_attempts_without_tasks = ARRAY_LEN(attempts_without_tasks);
 
 const struct attempt attempts_at_files_by_landlock[] = {
     {"read /etc/passwd", read_passwd, EACCES},

@@ -22,10 +22,15 @@ extern struct confined_rig {
     char outside[80]; /* neither */
     struct peer vmm;  /* a process that waits */
     int control_fd;   /* an eventfd */
+    int tasks_fd;     /* the folder of the VMM's threads, if it is to be kept; -1 */
 } rig;
 
 extern const struct attempt attempts_at_files[];
 extern const unsigned n_attempts_at_files;
+extern const struct attempt attempts_at_tasks[];
+extern const unsigned n_attempts_at_tasks;
+extern const struct attempt attempts_without_tasks[];
+extern const unsigned n_attempts_without_tasks;
 extern const struct attempt attempts_at_files_by_landlock[]; /* without a filter */
 extern const unsigned n_attempts_at_files_by_landlock;
 extern const struct attempt attempts_at_processes[];

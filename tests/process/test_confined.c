@@ -61,6 +61,7 @@ static void become_confined(bool whole)
         .on = true,
         .state_dir = rig.state,
         .write_dirs = {rig.kept},
+        .tasks_fd = rig.tasks_fd,
         .control = &control,
         .log = &log,
     };
@@ -136,6 +137,22 @@ static void test_nothing_can_be_opened_made_or_removed_but_what_the_end_needs(vo
     if (landlock_version() < 0)
         skip();
     try_all(true, attempts_at_files, n_attempts_at_files);
+}
+
+static void test_where_the_guest_runs_can_be_read_and_nothing_else(void **unused)
+{
+    char path[64];
+
+    (void)unused;
+    if (landlock_version() < 0)
+        skip();
+    (void)snprintf(path, sizeof(path), "/proc/%d/task", rig.vmm.pid);
+    rig.tasks_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(rig.tasks_fd >= 0);
+    try_all(true, attempts_at_tasks, n_attempts_at_tasks);
+    (void)close(rig.tasks_fd);
+    rig.tasks_fd = -1;
+    try_all(true, attempts_without_tasks, n_attempts_without_tasks);
 }
 
 static void test_without_the_filter_files_are_still_out_of_reach(void **unused)
@@ -400,6 +417,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_nothing_can_be_opened_made_or_removed_but_what_the_end_needs,
                                set_up),
+        cmocka_unit_test(test_where_the_guest_runs_can_be_read_and_nothing_else),
         cmocka_unit_test_setup(test_without_the_filter_files_are_still_out_of_reach, set_up),
         cmocka_unit_test(test_without_the_filter_no_tcp_connection_can_be_made),
         cmocka_unit_test(test_no_process_can_be_started_traced_or_signalled_but_the_vmm_killed),

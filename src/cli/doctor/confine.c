@@ -29,7 +29,7 @@ static int landlock_try(void)
 {
     _cleanup_fd_ int fd = -1;
 
-    if (no_new_privs() < 0 || landlock_restrict(landlock_version(), NULL, NULL) < 0)
+    if (no_new_privs() < 0 || landlock_restrict(landlock_version(), NULL, NULL, -1) < 0)
         return CONFINED_NOT_AT_ALL;
     fd = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 && errno == EACCES ? CONFINED_WELL : CONFINED_IN_VAIN;
@@ -56,7 +56,7 @@ void doctor_landlock(struct doctor_finding *f)
 
 static int seccomp_try(void)
 {
-    int r = no_new_privs() < 0 ? -EPERM : syscall_filter_load(NULL, NULL);
+    int r = no_new_privs() < 0 ? -EPERM : syscall_filter_load(NULL, NULL, -1);
     int last_nr;
 
     if (r == SYSCALL_FILTER_E_BUILD)
