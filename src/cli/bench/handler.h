@@ -15,6 +15,7 @@ struct bench_handler_spec {
     char name[32];
     const char
         *command; /* words between blanks; see struct bench_paths for those in braces (borrow) */
+    bool roams;   /* it chooses its core itself: it is bound to none, whatever the placement says */
 };
 
 /** struct bench_handler - one that runs; pid 0: none */

@@ -76,6 +76,7 @@ struct bench_options {
     unsigned deadline_s;  /* for one run */
     unsigned idle_wait_s; /* for the machine to be idle before a run */
     bool no_thaw;
+    bool wakeups;          /* each way to make wake-ups cheap, beside the plain one */
     const char *json_path; /* NULL: none */
     const char *dir_path;  /* where the temporary directory is made */
 };

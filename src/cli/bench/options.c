@@ -30,6 +30,8 @@ static const char help[] =
     "  --handler NAME=COMMAND  one more handler; {socket} and {memory} in COMMAND stand for\n"
     "                          the paths. Words are split at blanks, there is no shell\n"
     "  --no-thaw               only the handlers given by --handler\n"
+    "  --wakeups               thaw with each way to make wake-ups cheap by itself, with all of\n"
+    "                          them, and plain\n"
     "  --size BYTES            the guest's memory (256M)\n"
     "  --page-size 4K|2M       2M: hugetlb, needs free 2 MiB pages (4K)\n"
     "  --faults N              pages touched in a run, at most (8192)\n"
@@ -50,6 +52,7 @@ static const char help[] =
 enum {
     OPT_HANDLER = 256,
     OPT_NO_THAW,
+    OPT_WAKEUPS,
     OPT_SIZE,
     OPT_PAGE_SIZE,
     OPT_FAULTS,
@@ -69,6 +72,7 @@ enum {
 static const struct option long_options[] = {
     {"handler", required_argument, NULL, OPT_HANDLER},
     {"no-thaw", no_argument, NULL, OPT_NO_THAW},
+    {"wakeups", no_argument, NULL, OPT_WAKEUPS},
     {"size", required_argument, NULL, OPT_SIZE},
     {"page-size", required_argument, NULL, OPT_PAGE_SIZE},
     {"faults", required_argument, NULL, OPT_FAULTS},
@@ -187,6 +191,7 @@ static int add_handler(struct bench_options *o, const char *name, size_t name_le
             return usage("two handlers have the same name", spec->name);
     }
     spec->command = command;
+    spec->roams = false;
     o->n_handlers++;
     return 0;
 }
@@ -217,6 +222,9 @@ static int parse_one(struct bench_options *o, int option, const char *arg)
         return parse_handler(o, arg);
     case OPT_NO_THAW:
         o->no_thaw = true;
+        return 0;
+    case OPT_WAKEUPS:
+        o->wakeups = true;
         return 0;
     case OPT_SIZE:
         return parse_bytes("--size wants a multiple of 2M, 4M at least", arg, false,
@@ -280,11 +288,38 @@ static void set_defaults(struct bench_options *o)
     };
 }
 
+#define SINGLE "{self} serve {socket} {memory} --state {dir} --fault-around 0"
+
+/* Adds the ways to make wake-ups cheap, one page a fault as "thaw". Those that follow the guest choose their core. */
+static int add_wakeups(struct bench_options *o)
+{
+    static const struct {
+        const char *name;
+        const char *command;
+        bool roams;
+    } ways[] = {
+        {"thaw-plain", SINGLE " --latency-qos off --cpu any --spin off", false},
+        {"thaw-qos", SINGLE " --latency-qos on --cpu any --spin off", false},
+        {"thaw-spin", SINGLE " --latency-qos off --cpu any --spin auto", false},
+        {"thaw-qos-spin", SINGLE " --latency-qos on --cpu any --spin auto", false},
+        {"thaw-follow", SINGLE " --latency-qos off --cpu follow --spin off", true},
+        {"thaw-all", SINGLE " --latency-qos on --cpu follow --spin auto", true},
+    };
+    int r = 0;
+
+    for (unsigned i = 0; r == 0 && i < ARRAY_LEN(ways); i++) {
+        r = add_handler(o, ways[i].name, strlen(ways[i].name), ways[i].command);
+        if (r == 0)
+            o->handlers[o->n_handlers - 1].roams = ways[i].roams;
+    }
+    return r;
+}
+
 /* Puts this program's two ways of serving before the handlers that were given. */
 static int add_thaw(struct bench_options *o)
 {
     static const char around[] = "{self} serve {socket} {memory} --state {dir}";
-    static const char single[] = "{self} serve {socket} {memory} --state {dir} --fault-around 0";
+    static const char single[] = SINGLE;
     struct bench_handler_spec given[BENCH_HANDLERS_MAX];
     unsigned n_given = o->n_handlers;
     int r;
@@ -294,8 +329,10 @@ static int add_thaw(struct bench_options *o)
     r = add_handler(o, "thaw", strlen("thaw"), single);
     if (r == 0)
         r = add_handler(o, "thaw-around", strlen("thaw-around"), around);
-    for (unsigned i = 0; r == 0 && i < n_given; i++)
+    for (unsigned i = 0; r == 0 && i < n_given; i++) {
         r = add_handler(o, given[i].name, strlen(given[i].name), given[i].command);
+        o->handlers[o->n_handlers - 1].roams = given[i].roams;
+    }
     return r;
 }
 
@@ -317,9 +354,11 @@ int bench_options_parse(struct bench_options *o, int argc, char **argv)
     }
     if (optind < argc)
         return usage("an argument too many", argv[optind]);
+    if (o->wakeups && add_wakeups(o) != 0)
+        return BENCH_OPTIONS_WRONG;
     if (!o->no_thaw)
         return add_thaw(o);
     if (o->n_handlers == 0)
-        return usage("--no-thaw wants at least one", "--handler");
+        return usage("--no-thaw wants at least one of --wakeups and", "--handler");
     return 0;
 }

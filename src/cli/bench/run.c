@@ -44,6 +44,7 @@ struct run {
     const struct bench_image *image;
     struct bench_task task;
     struct bench_handler handler; /* pid 0 in a baseline's run */
+    int handler_cpu;              /* to which it is bound; -1: none */
     int latency_fd;               /* holds /dev/cpu_dma_latency; -1 */
     char socket_path[256];
     uint64_t deadline_ns;
@@ -222,6 +223,7 @@ static void fill_task(struct run *run, const struct bench_plan *plan)
         .cpu = is_free ? -1 : g->cpus[0],
         .partner_cpu = is_free ? -1 : other,
     };
+    run->handler_cpu = run->job->handler && run->job->handler->roams ? -1 : run->task.partner_cpu;
 }
 
 static int start_both(struct run *run)
@@ -237,7 +239,7 @@ static int start_both(struct run *run)
 
     (void)unlink(run->socket_path);
     if (run->job->kind == BENCH_HANDLER)
-        r = bench_handler_start(&run->handler, run->job->handler, &paths, run->task.partner_cpu);
+        r = bench_handler_start(&run->handler, run->job->handler, &paths, run->handler_cpu);
     return r < 0 ? r : bench_vmm_start(&g->vmm, &run->task);
 }
 
@@ -252,7 +254,7 @@ static int take_steps(struct run *run)
     if (r < 0)
         return r;
     if (has_handler) {
-        if (bench_handler_pin(&run->handler, run->task.partner_cpu) < 0)
+        if (bench_handler_pin(&run->handler, run->handler_cpu) < 0)
             return err_origin(-EPERM, "cannot bind the threads of handler %s to a core",
                               bench_job_name(run->job));
         if (bench_handler_cpu(&run->handler, &run->cpu_begin_ns) < 0)
