@@ -47,6 +47,7 @@ const char *bench_figure_name(enum bench_figure figure)
         [BENCH_RSS] = "handler_rss_beyond_file_bytes",
         [BENCH_ANONYMOUS] = "handler_anonymous_bytes",
         [BENCH_PAGETABLES] = "handler_page_table_bytes",
+        [BENCH_GUEST] = "guest_present_bytes",
     };
 
     assert(figure < BENCH_N_FIGURES);

@@ -56,6 +56,7 @@ enum bench_figure {
     BENCH_RSS,          /* bytes resident in the handler beyond the memory file's mapping */
     BENCH_ANONYMOUS,    /* bytes of these that are anonymous */
     BENCH_PAGETABLES,   /* bytes of page tables of the handler */
+    BENCH_GUEST,        /* bytes of guest memory that are there after the touches, touched or not */
     BENCH_N_FIGURES,
 };
 

@@ -36,7 +36,7 @@ static const char help[] =
     "  --page-size 4K|2M       2M: hugetlb, needs free 2 MiB pages (4K)\n"
     "  --faults N              pages touched in a run, at most (8192)\n"
     "  --rounds N              runs of each kind (5)\n"
-    "  --pattern LIST          sequential,random,scattered (all)\n"
+    "  --pattern LIST          sequential,random,scattered,ascending (the first three)\n"
     "  --threads LIST          faulting threads (1,4)\n"
     "  --placement LIST        same: all on one core; split: one core each; awake: as split,\n"
     "                          idle cores do not halt; free: not bound (same,split)\n"
@@ -273,7 +273,7 @@ static void set_defaults(struct bench_options *o)
     const char *tmp = getenv("TMPDIR");
 
     *o = (struct bench_options){
-        .patterns = {true, true, true},
+        .patterns = {[BENCH_SEQUENTIAL] = true, [BENCH_RANDOM] = true, [BENCH_SCATTERED] = true},
         .places = {[BENCH_SAME] = true, [BENCH_SPLIT] = true},
         .threads = {1, 4},
         .n_threads = 2,

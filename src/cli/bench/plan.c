@@ -6,7 +6,8 @@
  * Random is a fault a touch: it measures the round trip. Scattered is what restored guests were
  * seen to do: about a tenth of the memory in short runs of neighbouring pages, the runs in no
  * order. The guest is cut into equal slots, each holds one run of 1 to 5 pages somewhere in it, so
- * the runs never overlap and are spread over all of the memory.
+ * the runs never overlap and are spread over all of the memory. Ascending is the same set from the
+ * lowest page to the highest: neighbours are as far apart, but each step goes the same way.
  *
  * Plans are made once, before the runs, so that every handler gets exactly the same touches in
  * every round.
@@ -32,6 +33,7 @@ const char *bench_pattern_name(enum bench_pattern pattern)
         [BENCH_SEQUENTIAL] = "sequential",
         [BENCH_RANDOM] = "random",
         [BENCH_SCATTERED] = "scattered",
+        [BENCH_ASCENDING] = "ascending",
     };
 
     assert(pattern < BENCH_N_PATTERNS);
@@ -65,7 +67,7 @@ static void list_shuffle(uint32_t *list, uint32_t n, uint64_t *random)
     }
 }
 
-static int list_scattered(struct bench_plan *p, uint32_t n_pages, uint64_t *random)
+static int list_scattered(struct bench_plan *p, uint32_t n_pages, bool shuffled, uint64_t *random)
 {
     uint64_t target = (uint64_t)n_pages * WORKING_SET_PAGES / WORKING_SET_OF;
     uint32_t n_runs = (uint32_t)max_u64(target / RUN_PAGES_MEAN, 1);
@@ -76,7 +78,8 @@ static int list_scattered(struct bench_plan *p, uint32_t n_pages, uint64_t *rand
         return err_origin(-ENOMEM, "no memory for %u runs of pages", n_runs);
     for (uint32_t i = 0; i < n_runs; i++)
         slots[i] = i;
-    list_shuffle(slots, n_runs, random);
+    if (shuffled)
+        list_shuffle(slots, n_runs, random);
     p->n = 0;
     for (uint32_t i = 0; i < n_runs; i++) {
         uint32_t len = 1 + (uint32_t)(bench_random(random) % RUN_PAGES_MAX);
@@ -102,8 +105,8 @@ int bench_plan_init(struct bench_plan *p, enum bench_pattern pattern, uint32_t n
     p->pages = calloc(n_pages, sizeof(*p->pages));
     if (!p->pages)
         return err_origin(-ENOMEM, "no memory for a list of %u pages", n_pages);
-    if (pattern == BENCH_SCATTERED) {
-        r = list_scattered(p, n_pages, &random);
+    if (pattern == BENCH_SCATTERED || pattern == BENCH_ASCENDING) {
+        r = list_scattered(p, n_pages, pattern == BENCH_SCATTERED, &random);
     } else {
         list_ascending(p, n_pages);
         if (pattern == BENCH_RANDOM)

@@ -12,6 +12,7 @@ enum bench_pattern {
     BENCH_SEQUENTIAL,
     BENCH_RANDOM,
     BENCH_SCATTERED, /* a working set: 24 of 256 pages, in runs of 1 to 5 */
+    BENCH_ASCENDING, /* the same, the runs in the order of their addresses */
     BENCH_N_PATTERNS,
 };
 

@@ -311,6 +311,7 @@ static void fill_figures(const struct run *run, double figures[BENCH_N_FIGURES])
             (double)(run->cpu_end_ns - run->cpu_begin_ns) / (double)rep->n_faults;
     if (run->cpu_begin_ns != UINT64_MAX)
         figures[BENCH_START_CPU_NS] = (double)run->cpu_begin_ns;
+    figures[BENCH_GUEST] = (double)rep->n_present * 4096;
     figures[BENCH_RSS] = (double)run->weight.rss_beyond;
     figures[BENCH_ANONYMOUS] = (double)run->weight.anonymous;
     figures[BENCH_PAGETABLES] = (double)run->weight.page_tables;

@@ -38,10 +38,10 @@ static void print_number(FILE *out, int width, int decimals, double value)
 
 static void print_heads(FILE *out)
 {
-    fprintf(out, "%-12s%-16s%8s%9s%9s%10s%9s%8s%9s%9s%8s%8s\n", "pattern", "handler", "p50", "p90",
-            "p99", "total", "a page", "faults", "CPU", "RSS", "x ping", "x file");
-    fprintf(out, "%-12s%-16s%8s%9s%9s%10s%9s%8s%9s%9s%8s%8s\n", "", "", "us", "us", "us", "ms",
-            "us", "", "us/fault", "KiB", "(p50)", "(total)");
+    fprintf(out, "%-12s%-16s%8s%9s%9s%10s%9s%8s%9s%9s%9s%8s%8s\n", "pattern", "handler", "p50",
+            "p90", "p99", "total", "a page", "faults", "CPU", "RSS", "guest", "x ping", "x file");
+    fprintf(out, "%-12s%-16s%8s%9s%9s%10s%9s%8s%9s%9s%9s%8s%8s\n", "", "", "us", "us", "us", "ms",
+            "us", "", "us/fault", "KiB", "MiB", "(p50)", "(total)");
 }
 
 static double ratio(const struct bench_job *job, const struct bench_job *to,
@@ -69,6 +69,7 @@ static void print_job(FILE *out, const struct bench_results *res, const struct b
     print_number(out, 7, 0, m[BENCH_FAULTS]);
     print_number(out, 8, 2, m[BENCH_CPU_NS] / 1e3);
     print_number(out, 8, 0, m[BENCH_RSS] / (double)KIB);
+    print_number(out, 8, 1, m[BENCH_GUEST] / (double)MIB);
     print_number(out, 7, 2, is_ping ? NAN : ratio(job, ping, BENCH_P50_NS));
     print_number(out, 7, 2, is_ping ? NAN : ratio(job, file, BENCH_TOTAL_NS));
     fputc('\n', out);
@@ -149,8 +150,8 @@ static void print_notes(FILE *out, const struct bench_results *res)
         "touches, %s around the touch, its %.0f ns included. total: first touch to last\n"
         "thread's end. faults: the kernel's count in the touching threads. CPU: of all of the\n"
         "handler's threads by their schedstat, from the first touch to the last. RSS: smaps,\n"
-        "without the memory file's mapping. start-up CPU: what a handler did before the first "
-        "timed\n"
+        "without the memory file's mapping. guest: memory of the guest that is there after the\n"
+        "touches, asked for or not. start-up CPU: what a handler did before the first timed\n"
         "touch; no other figure contains it. x ping: p50 to the p50 of a byte through a pipe and\n"
         "back, same placement. x file: total to that of a private mapping of the file, read.\n"
         "[anonymous]: first write. [file], [file-write]: private file mapping, read, written.\n"

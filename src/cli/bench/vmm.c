@@ -142,6 +142,15 @@ static void warm_up(const struct bench_task *t, const char *memory)
         (void)*(volatile const char *)(memory + off);
 }
 
+static uint64_t count_present(const unsigned char *present, uint64_t n_pages)
+{
+    uint64_t n = 0;
+
+    for (uint64_t page = 0; page < n_pages; page++)
+        n += present[page] & 1;
+    return n;
+}
+
 /* Compares what is present, and what was touched in any case. Nothing of it faults. */
 static int compare_memory(const struct bench_task *t, char *memory, struct bench_report *rep)
 {
@@ -154,6 +163,7 @@ static int compare_memory(const struct bench_task *t, char *memory, struct bench
         return err_origin(-ENOMEM, "no memory for a map of the guest");
     if (mincore(memory, t->image->size_bytes, present) < 0)
         r = err_origin_errno(-errno, "mincore");
+    rep->n_present = count_present(present, n_pages - bench_reserved_bytes(t->page_bytes) / 4096);
     for (uint32_t i = 0; i < t->plan->n; i++)
         memset(present + t->plan->pages[i] * per_page, 1, per_page);
     for (uint64_t page = 0; r == 0 && page < n_pages; page++) {

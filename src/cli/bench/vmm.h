@@ -48,6 +48,7 @@ struct bench_report {
     double total_ns;
     uint64_t n_touched;
     uint64_t n_faults;
+    uint64_t n_present;   /* 4 KiB pages that are there in the end, without the reserved bytes */
     uint64_t n_wrong;     /* 4 KiB pages with a wrong byte */
     uint64_t first_wrong; /* number of the first */
     int first_wrong_byte; /* in it; -1: the page was right when it was compared later */
