@@ -123,13 +123,13 @@ def test_every_touch_is_a_fault_without_fault_around_and_few_are_with_it(folder)
 
 def test_the_guest_memory_that_a_handler_puts_in_unasked_is_counted(folder):
     report = folder / "report.json"
-    bench(folder, *SMALL, "--rss-size", "0", "--pattern", "scattered,ascending", "--threads", "1", "--placement",
+    bench(folder, *SMALL, "--rss-size", "0", "--pattern", "scattered,ascending,jumbled", "--threads", "1", "--placement",
           "same", "--json", str(report))
     jobs = [job for job in json.loads(report.read_text())["jobs"] if job["kind"] == "handler"]
     present = {(job["pattern"], job["handler"]): job["median"]["guest_present_bytes"] // 4096 for job in jobs}
     touched = {(job["pattern"], job["handler"]): job["median"]["touched"] for job in jobs}
-    assert len(present) == 4
-    for pattern in ("scattered", "ascending"):
+    assert len(present) == 6
+    for pattern in ("scattered", "ascending", "jumbled"):
         assert present[pattern, "thaw"] == touched[pattern, "thaw"] > 100
         assert present[pattern, "thaw-around"] > 3 * touched[pattern, "thaw"]
         assert present[pattern, "thaw-around"] % 16 == 0

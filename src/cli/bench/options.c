@@ -36,7 +36,7 @@ static const char help[] =
     "  --page-size 4K|2M       2M: hugetlb, needs free 2 MiB pages (4K)\n"
     "  --faults N              pages touched in a run, at most (8192)\n"
     "  --rounds N              runs of each kind (5)\n"
-    "  --pattern LIST          sequential,random,scattered,ascending (the first three)\n"
+    "  --pattern LIST          sequential,random,scattered,ascending,jumbled (the first three)\n"
     "  --threads LIST          faulting threads (1,4)\n"
     "  --placement LIST        same: all on one core; split: one core each; awake: as split,\n"
     "                          idle cores do not halt; free: not bound (same,split)\n"

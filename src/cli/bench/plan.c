@@ -7,7 +7,8 @@
  * seen to do: about a tenth of the memory in short runs of neighbouring pages, the runs in no
  * order. The guest is cut into equal slots, each holds one run of 1 to 5 pages somewhere in it, so
  * the runs never overlap and are spread over all of the memory. Ascending is the same set from the
- * lowest page to the highest: neighbours are as far apart, but each step goes the same way.
+ * lowest page to the highest: neighbours are as far apart, but each step goes the same
+ * way. Jumbled is scattered with the pages of each run in no order: not every program reads forward.
  *
  * Plans are made once, before the runs, so that every handler gets exactly the same touches in
  * every round.
@@ -30,10 +31,9 @@ enum {
 const char *bench_pattern_name(enum bench_pattern pattern)
 {
     static const char *const names[] = {
-        [BENCH_SEQUENTIAL] = "sequential",
-        [BENCH_RANDOM] = "random",
-        [BENCH_SCATTERED] = "scattered",
-        [BENCH_ASCENDING] = "ascending",
+        [BENCH_SEQUENTIAL] = "sequential", [BENCH_RANDOM] = "random",
+        [BENCH_SCATTERED] = "scattered",   [BENCH_ASCENDING] = "ascending",
+        [BENCH_JUMBLED] = "jumbled",
     };
 
     assert(pattern < BENCH_N_PATTERNS);
@@ -67,7 +67,8 @@ static void list_shuffle(uint32_t *list, uint32_t n, uint64_t *random)
     }
 }
 
-static int list_scattered(struct bench_plan *p, uint32_t n_pages, bool shuffled, uint64_t *random)
+static int list_scattered(struct bench_plan *p, enum bench_pattern pattern, uint32_t n_pages,
+                          uint64_t *random)
 {
     uint64_t target = (uint64_t)n_pages * WORKING_SET_PAGES / WORKING_SET_OF;
     uint32_t n_runs = (uint32_t)max_u64(target / RUN_PAGES_MEAN, 1);
@@ -78,7 +79,7 @@ static int list_scattered(struct bench_plan *p, uint32_t n_pages, bool shuffled,
         return err_origin(-ENOMEM, "no memory for %u runs of pages", n_runs);
     for (uint32_t i = 0; i < n_runs; i++)
         slots[i] = i;
-    if (shuffled)
+    if (pattern != BENCH_ASCENDING)
         list_shuffle(slots, n_runs, random);
     p->n = 0;
     for (uint32_t i = 0; i < n_runs; i++) {
@@ -89,6 +90,8 @@ static int list_scattered(struct bench_plan *p, uint32_t n_pages, bool shuffled,
         first = slots[i] * slot + (uint32_t)(bench_random(random) % (slot - len + 1));
         for (uint32_t k = 0; k < len; k++)
             p->pages[p->n++] = first + k;
+        if (pattern == BENCH_JUMBLED)
+            list_shuffle(p->pages + p->n - len, len, random);
     }
     free(slots);
     return 0;
@@ -105,8 +108,8 @@ int bench_plan_init(struct bench_plan *p, enum bench_pattern pattern, uint32_t n
     p->pages = calloc(n_pages, sizeof(*p->pages));
     if (!p->pages)
         return err_origin(-ENOMEM, "no memory for a list of %u pages", n_pages);
-    if (pattern == BENCH_SCATTERED || pattern == BENCH_ASCENDING) {
-        r = list_scattered(p, n_pages, pattern == BENCH_SCATTERED, &random);
+    if (pattern != BENCH_SEQUENTIAL && pattern != BENCH_RANDOM) {
+        r = list_scattered(p, pattern, n_pages, &random);
     } else {
         list_ascending(p, n_pages);
         if (pattern == BENCH_RANDOM)

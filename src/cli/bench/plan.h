@@ -13,6 +13,7 @@ enum bench_pattern {
     BENCH_RANDOM,
     BENCH_SCATTERED, /* a working set: 24 of 256 pages, in runs of 1 to 5 */
     BENCH_ASCENDING, /* the same, the runs in the order of their addresses */
+    BENCH_JUMBLED,   /* scattered, and the pages of a run in no order either */
     BENCH_N_PATTERNS,
 };
 
