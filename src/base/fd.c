@@ -48,6 +48,16 @@ static int sync_fd(int fd)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
+/* #syscalls:start newfstatat stat */
+int file_may_replace(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return err_origin(-EINVAL, "%s is there and is not a regular file", path);
+    return 0;
+}
+
 /* mkostemp() makes new files only, and nothing else is opened: what is there cannot be read */
 /* #syscalls openat:2&O_ACCMODE|O_CREAT|O_EXCL=O_RDWR|O_CREAT|O_EXCL */
 /* #syscalls fchmod rename renameat renameat2 unlink unlinkat */

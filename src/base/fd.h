@@ -20,6 +20,13 @@ static inline void fd_closep(int *fd)
 int fd_write_all(int fd, const void *buf, size_t len);
 
 /**
+ * file_may_replace() - is @path a regular file, or nothing yet? A device or a folder is not to be replaced by a file
+ *
+ * Return: 0, or -EINVAL with a text.
+ */
+int file_may_replace(const char *path);
+
+/**
  * file_replace() - put @text into the file @path so that readers see all of it or the old content
  *
  * Writes a temporary file in the same folder and renames it. Return: 0 or a negative errno with a text.

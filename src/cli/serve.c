@@ -227,6 +227,8 @@ int cli_serve(int argc, char **argv)
     }
     a.opts.log = print_log;
     a.opts.log_ctx = &a;
+    if (a.stats_path && file_may_replace(a.stats_path) < 0)
+        return cli_error(VERB, "%s", thaw_last_error());
     keep_stats_dir(&a);
     hold_signals();
     r = thaw_pager_new(&p, &a.opts);

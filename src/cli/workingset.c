@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 
 #include "base/err.h"
+#include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/map/size_text.h"
 #include "image/workingset.h"
@@ -199,14 +200,6 @@ struct request {
     bool help;
 };
 
-/* may_replace() - not what is no file: who writes to /dev/null does not mean to replace it */
-static bool may_replace(const char *path)
-{
-    struct stat st;
-
-    return stat(path, &st) < 0 || S_ISREG(st.st_mode);
-}
-
 static int merge(const struct request *req, char **paths, unsigned n)
 {
     const struct workingset *sets[MAX_SETS] = {NULL};
@@ -220,8 +213,8 @@ static int merge(const struct request *req, char **paths, unsigned n)
         return cli_usage_error(VERB, "merge: expected --union or --intersect, one of them");
     if (!req->output)
         return cli_usage_error(VERB, "merge: --output is missing");
-    if (!may_replace(req->output))
-        return cli_error(VERB, "%s is there and is not a regular file", req->output);
+    if (file_may_replace(req->output) < 0)
+        return cli_error(VERB, "%s", err_text());
     for (unsigned i = 0; i < n && r == 0; i++) {
         r = workingset_read(&read[i], paths[i]);
         sets[i] = read[i];

@@ -54,15 +54,14 @@ static int plan_confinement(struct thaw_pager *p)
             return err_origin_errno(-ENOMEM, "cannot set up a pager");
     }
     if (o->record_path) {
-        struct stat st;
         const char *slash = strrchr(o->record_path, '/');
 
         p->record_dir =
             slash ? strndup(o->record_path, (size_t)(slash - o->record_path) + 1) : strdup(".");
         if (!p->record_dir)
             return err_origin_errno(-ENOMEM, "cannot set up a pager");
-        if (stat(o->record_path, &st) == 0 && !S_ISREG(st.st_mode))
-            return err_origin(-EINVAL, "%s is there and is not a regular file", o->record_path);
+        if (file_may_replace(o->record_path) < 0)
+            return -EINVAL;
         p->record_folder = folder_open(o->record_path);
         if (p->record_folder < 0)
             return err_origin_errno(p->record_folder, "cannot open the folder of %s",

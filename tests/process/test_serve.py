@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import stat
 import subprocess
 
 import pytest
@@ -249,6 +250,22 @@ def test_a_stop_under_load_never_shows_the_vmm_a_wrong_byte(lab):
         assert vmm.wait(5) == -signal.SIGKILL
         assert "wrong byte" not in vmm.err
         pager.expect_exit(0, deadline=5)
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder"])
+def test_statistics_replace_nothing_but_a_file(lab, kind):
+    path = lab.dir / "there"
+    if kind == "device":
+        if os.geteuid() != 0:
+            pytest.skip("only root can make a device")
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    pager = lab.start_pager("--socket", lab.socket(), "--memory", lab.memory("4M").path, "--stats", path, stats=False)
+    pager.expect_error(path, "is there and is not a regular file")
+    assert not path.is_file()
 
 
 def test_a_stop_before_a_vmm_came_is_a_good_end(lab):
