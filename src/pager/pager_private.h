@@ -43,6 +43,7 @@ struct thaw_pager {
     char *record_dir;            /* owned: where the record goes; NULL: nowhere */
     int record_folder;           /* owned: the same, open; -1: none */
     struct confine_plan confine; /* looks into opts */
+    uint64_t ahead_slice_bytes;  /* 0: the default */
     thaw_stats_fn *on_stats;
     void *on_stats_ctx;
     void (*on_resume)(void *ctx);

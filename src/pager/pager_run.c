@@ -12,9 +12,15 @@
 #include "pager/pager_private.h"
 #include "pager/stats.h"
 #include "pager/supervise.h"
+#include "pager/tuning.h"
 
 #define N_WORKERS   4
 #define AHEAD_BYTES (32 * KIB) /* of a slice that is installed ahead */
+
+void pager_tune_ahead(struct thaw_pager *p, uint64_t slice_bytes)
+{
+    p->ahead_slice_bytes = slice_bytes;
+}
 
 static void call_on_stats(void *ctx)
 {
@@ -101,7 +107,8 @@ static int prepare_session(struct thaw_pager *p)
     struct engine_config config = {
         .around_pages = max_u64(1, p->opts.fault_around_bytes / page_bytes),
         .track = track,
-        .ahead_pages = max_u64(1, AHEAD_BYTES / page_bytes),
+        .ahead_pages =
+            max_u64(1, (p->ahead_slice_bytes ? p->ahead_slice_bytes : AHEAD_BYTES) / page_bytes),
         .zero_runs = page_bytes == 4 * KIB && !track,
     };
     struct session_parts parts = {

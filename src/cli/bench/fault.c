@@ -17,17 +17,16 @@
 
 #include <errno.h>
 #include <math.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <dirent.h>
 
 #include "base/err.h"
 #include "base/procfs.h"
 #include "cli/bench/job.h"
+#include "cli/bench/ground.h"
 #include "cli/bench/json.h"
 #include "cli/bench/options.h"
 #include "cli/bench/run.h"
@@ -48,35 +47,6 @@ struct bench {
     struct bench_plan rss_plan;
     struct bench_results results;
 };
-
-/* Two cores that this process may use, on different physical cores if the machine has them. */
-static void choose_cores(int cpus[2])
-{
-    char path[96], first[64] = "", other[64];
-    cpu_set_t allowed;
-
-    cpus[0] = cpus[1] = -1;
-    if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
-        return;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET((size_t)cpu, &allowed))
-            continue;
-        (void)snprintf(path, sizeof(path),
-                       "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
-        if (procfs_read(path, other, sizeof(other)) < 0)
-            other[0] = '\0';
-        if (cpus[0] < 0) {
-            cpus[0] = cpu;
-            memcpy(first, other, sizeof(first));
-        } else if (cpus[1] < 0) {
-            cpus[1] = cpu;
-        }
-        if (cpu != cpus[0] && strcmp(first, other) != 0) {
-            cpus[1] = cpu;
-            return;
-        }
-    }
-}
 
 static struct bench_job *add_job(struct bench_results *res, const struct bench_job *job)
 {
@@ -165,20 +135,14 @@ static int make_ground(struct bench *b)
     int r;
 
     g->options = o;
-    choose_cores(g->cpus);
+    bench_choose_cores(g->cpus);
     bench_clock_init(&g->clock);
     n = readlink("/proc/self/exe", g->self, sizeof(g->self) - 1);
     if (n < 0)
         return err_origin_errno(-errno, "/proc/self/exe");
-    if ((size_t)snprintf(g->dir, sizeof(g->dir), "%s/thaw-bench.XXXXXX", o->dir_path) >= 100) {
-        g->dir[0] = '\0';
-        return err_origin(-ENAMETOOLONG, "the path %s is too long for a socket in it", o->dir_path);
-    }
-    if (!mkdtemp(g->dir)) {
-        g->dir[0] = '\0';
-        return err_origin_errno(-errno, "cannot make a folder in %s", o->dir_path);
-    }
-    r = bench_image_create(&b->image, g->dir, "memory", o->size_bytes, false);
+    r = bench_make_dir(g->dir, sizeof(g->dir), o->dir_path);
+    if (r == 0)
+        r = bench_image_create(&b->image, g->dir, "memory", o->size_bytes, false);
     for (unsigned p = 0; r == 0 && p < BENCH_N_PATTERNS; p++)
         r = bench_plan_init(&b->plans[p], (enum bench_pattern)p, (uint32_t)n_pages, o->n_faults,
                             o->seed);
@@ -336,22 +300,6 @@ static int measure(struct bench *b)
     return b->options.json_path ? bench_json_write(res, b->options.json_path) : 0;
 }
 
-/* Removes the folder and the files in it; handlers may have left some. */
-static void remove_dir(const char *path)
-{
-    struct dirent *entry;
-    DIR *dir = path[0] ? opendir(path) : NULL;
-
-    if (!dir)
-        return;
-    while ((entry = readdir(dir))) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            (void)unlinkat(dirfd(dir), entry->d_name, 0);
-    }
-    closedir(dir);
-    (void)rmdir(path);
-}
-
 static void release(struct bench *b)
 {
     for (unsigned i = 0; i < b->results.n_jobs; i++)
@@ -364,7 +312,7 @@ static void release(struct bench *b)
         bench_plan_deinit(&b->plans[p]);
     bench_plan_deinit(&b->rss_plan);
     bench_vmm_free_report(&b->ground.vmm);
-    remove_dir(b->ground.dir);
+    bench_remove_dir(b->ground.dir);
 }
 
 static void on_signal(int signal_number)

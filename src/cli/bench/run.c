@@ -22,18 +22,16 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "cli/bench/ground.h"
 
-#define VMM_END_MS     300
-#define LAST_WORDS_MS  1000u
-#define PATIENCE_MS    2000u /* for a handler to end after its VMM */
-#define LOOK_NS        (40 * NS_PER_MS)
-#define BUSY_TICKS_MAX 1u /* of those in LOOK_NS on all cores: the look itself may be seen */
+#define VMM_END_MS    300
+#define LAST_WORDS_MS 1000u
+#define PATIENCE_MS   2000u /* for a handler to end after its VMM */
 
 static volatile sig_atomic_t interrupted;
 
@@ -59,40 +57,11 @@ void bench_run_interrupt(void)
     interrupted = 1;
 }
 
-/* Clock ticks that all cores together were not idle, since boot. 0 where that cannot be told. */
-static uint64_t busy_ticks(void)
-{
-    uint64_t v[8] = {0};
-    FILE *f = fopen("/proc/stat", "re");
-
-    if (!f)
-        return 0;
-    /* user nice system idle iowait irq softirq steal */
-    if (fscanf(f,
-               "cpu %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64 " %" SCNu64
-               " %" SCNu64 " %" SCNu64,
-               &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7]) != 8)
-        v[0] = v[1] = v[2] = v[5] = v[6] = v[7] = 0;
-    fclose(f);
-    return v[0] + v[1] + v[2] + v[5] + v[6] + v[7];
-}
-
-/* Waits for a quiet moment, for as long as the options allow, and counts runs that must begin
- * without one. */
+/* Waits for a quiet moment, and counts runs that must begin without one. */
 static void wait_for_quiet(struct bench_ground *g)
 {
-    const struct timespec look = timespec_from_ns(LOOK_NS);
-    uint64_t until_ns = clock_now_ns() + g->options->idle_wait_s * NS_PER_S;
-    bool is_busy;
-
-    do {
-        uint64_t before = busy_ticks();
-
-        (void)nanosleep(&look, NULL);
-        is_busy = busy_ticks() - before > BUSY_TICKS_MAX;
-    } while (is_busy && !interrupted && clock_now_ns() < until_ns);
     g->n_runs++;
-    g->n_busy_runs += is_busy;
+    g->n_busy_runs += !bench_wait_for_quiet(g->options->idle_wait_s, &interrupted);
 }
 
 static int hold_latency(struct run *run)

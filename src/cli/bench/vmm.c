@@ -103,9 +103,7 @@ static int send_handshake(int sock, int uffd, const struct bench_task *t, const 
     return 0;
 }
 
-/* Guest memory in the hands of the handler. Its fds stay open to the process's end, as a VMM's do.
- */
-static int attach_memory(const struct bench_task *t, char **out)
+int bench_vmm_attach(const struct bench_task *t, char **out)
 {
     struct uffdio_register reg = {.mode = UFFDIO_REGISTER_MODE_MISSING};
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -151,8 +149,7 @@ static uint64_t count_present(const unsigned char *present, uint64_t n_pages)
     return n;
 }
 
-/* Compares what is present, and what was touched in any case. Nothing of it faults. */
-static int compare_memory(const struct bench_task *t, char *memory, struct bench_report *rep)
+int bench_vmm_compare(const struct bench_task *t, char *memory, struct bench_report *rep)
 {
     uint64_t n_pages = t->image->size_bytes / 4096;
     uint64_t per_page = t->page_bytes / 4096;
@@ -228,7 +225,7 @@ static int play_memory(const struct bench_task *t, struct bench_report *rep, int
 
     r = bench_memory_wake(t->image->size_bytes, t->page_bytes);
     if (r == 0)
-        r = t->kind == BENCH_HANDLER ? attach_memory(t, &memory) : bench_base_map(t, &memory);
+        r = t->kind == BENCH_HANDLER ? bench_vmm_attach(t, &memory) : bench_base_map(t, &memory);
     if (r < 0 || !memory)
         return r;
     warm_up(t, memory);
@@ -238,7 +235,7 @@ static int play_memory(const struct bench_task *t, struct bench_report *rep, int
     if (r == 0)
         r = say_and_wait(channel, BENCH_DONE);
     if (r == 0 && t->kind == BENCH_HANDLER && rep->n_wrong == 0)
-        r = compare_memory(t, memory, rep);
+        r = bench_vmm_compare(t, memory, rep);
     if (r == 0)
         r = say(channel, BENCH_CHECKED);
     return r;

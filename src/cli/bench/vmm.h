@@ -79,6 +79,20 @@ struct bench_vmm {
 uint64_t bench_reserved_bytes(uint64_t page_bytes);
 
 /**
+ * bench_vmm_attach() - guest memory in the hands of the task's handler
+ * @out: (give, to the process's end) as are its fds
+ *
+ * Return: 0 or a negative errno with a text.
+ */
+int bench_vmm_attach(const struct bench_task *t, char **out);
+
+/**
+ * bench_vmm_compare() - all pages that are present, and those of the plan, with the file
+ * @rep: n_wrong, first_wrong, first_wrong_byte
+ */
+int bench_vmm_compare(const struct bench_task *t, char *memory, struct bench_report *rep);
+
+/**
  * bench_vmm_start() - fork it. @v: becomes valid on success. Return: 0 or a negative errno with a
  * text
  */
