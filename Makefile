@@ -65,11 +65,15 @@ memcheck: all ## the unit and trace tests in valgrind
 		--wrapper 'valgrind --quiet --leak-check=full --error-exitcode=42'
 
 .PHONY: bench
-bench: ## measure page faults, and what is installed ahead, and print the tables
+bench: ## measure the page faults of Thaw, and what it installs ahead of them, and print the tables
 	@tools/setup.sh build bench
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) tools/bench.py
-	@$(PYTHON) tools/bench_ahead.py
+	@$(MAKE) --no-print-directory bench-ahead
+
+.PHONY: bench-ahead
+bench-ahead: all ## the second half of it: NAMES="bulk scattered", OUT=FOLDER, ARGS="--rounds 9"
+	@$(PYTHON) tools/bench_ahead.py --out $(or $(OUT),build/bench) $(NAMES) -- $(ARGS)
 
 .PHONY: format
 format: ## lay out the C files as .clang-format says
@@ -90,5 +94,5 @@ clean: ## remove all build folders
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z][a-z ]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | \
-		while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z][a-z -]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | \
+		while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done

@@ -520,22 +520,23 @@ def handler_argv(handler):
 
 @dataclasses.dataclass
 class Restored:
-    """A restored guest and its pager. Seconds count from the start of QEMU."""
+    """A restored guest and its pager. Seconds count from the start of QEMU, or from the command to resume."""
 
     snapshot: Snapshot
     pager: Pager
     vm: Vm
     madvise_log: pathlib.Path
     seconds_to_answer: float = 0.0
-    seconds_from_cont: float = 0.0
+    resumed: float = 0.0  # time.monotonic() then
+    seconds_from_resume: float = 0.0
 
 
 @contextlib.contextmanager
-def restore(snapshot, folder, pager_argv, preload, huge=False, madvise_log_lib=None, before_cont=None):
+def restore(snapshot, folder, pager_argv, preload, huge=False, madvise_log_lib=None, before_resume=None):
     """The guest of snapshot runs again, every page of its memory from the pager.
 
     pager_argv: see thaw_argv(). preload: libthaw-preload.so. huge: back it with 2 MiB huge pages. madvise_log_lib: also
-    record what QEMU discards, for Oracle. before_cont: called with the pager before the guest goes on.
+    record what QEMU discards, for Oracle. before_resume: called with the pager before the guest may go on.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run").mkdir(exist_ok=True)
@@ -560,13 +561,13 @@ def restore(snapshot, folder, pager_argv, preload, huge=False, madvise_log_lib=N
             wait_for(
                 lambda: vm.qmp.execute("query-status")["status"] != "inmigrate", 60, "QEMU loads the devices' state"
             )
-            if before_cont:
-                before_cont(pager)
-            cont = time.monotonic()
+            if before_resume:
+                before_resume(pager)
+            restored.resumed = time.monotonic()
             vm.qmp.execute("cont")
             vm.console.run("true", BOOT_SECONDS)
+            restored.seconds_from_resume = time.monotonic() - restored.resumed
             restored.seconds_to_answer = time.monotonic() - begin
-            restored.seconds_from_cont = time.monotonic() - cont
             yield restored
         # Without its VMM a pager ends by itself; how it ended is for the tests to look at.
         with contextlib.suppress(GuestError):
