@@ -41,6 +41,7 @@ static const char help[] =
     "\n"
     "  --size BYTES         the guest's memory; latency and remove: a quarter of it (256M)\n"
     "  --faults N           single pages touched in a run, at most (8192)\n"
+    "  --case WORDS         only the cases whose names contain WORDS\n"
     "  --rounds N           runs of each case (5)\n"
     "  --seed N             for the working set and the order of the runs\n"
     "  --deadline SECONDS   a run that takes longer has hung (120)\n"
@@ -69,6 +70,7 @@ const char *ahead_name(enum ahead_measurement what)
 enum {
     OPT_SIZE = 256,
     OPT_FAULTS,
+    OPT_CASE,
     OPT_ROUNDS,
     OPT_SEED,
     OPT_DEADLINE,
@@ -80,6 +82,7 @@ enum {
 static const struct option long_options[] = {
     {"size", required_argument, NULL, OPT_SIZE},
     {"faults", required_argument, NULL, OPT_FAULTS},
+    {"case", required_argument, NULL, OPT_CASE},
     {"rounds", required_argument, NULL, OPT_ROUNDS},
     {"seed", required_argument, NULL, OPT_SEED},
     {"deadline", required_argument, NULL, OPT_DEADLINE},
@@ -116,6 +119,9 @@ static int parse_one(struct ahead *a, int option, const char *arg)
         return CLI_OK;
     case OPT_FAULTS:
         return parse_number("--faults", arg, 1, 1u << 28, &a->n_faults);
+    case OPT_CASE:
+        a->case_words = arg;
+        return CLI_OK;
     case OPT_ROUNDS:
         return parse_number("--rounds", arg, 1, BENCH_ROUNDS_MAX, &a->n_rounds);
     case OPT_SEED:

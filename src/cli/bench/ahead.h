@@ -87,8 +87,11 @@ struct ahead_case {
     enum ahead_bytes bytes;
     enum ahead_work work;
     enum bench_place place;
-    bool is_large;        /* the guest that has four times the size */
-    bool is_anonymous;    /* AHEAD_NOBODY: of nothing */
+    bool is_large;     /* the guest that has four times the size */
+    bool is_anonymous; /* AHEAD_NOBODY: of nothing */
+    bool
+        is_unmapped; /* AHEAD_RAW: the file's pages are not in the mapping's page table yet, as in a pager that starts */
+    bool is_read;         /* AHEAD_RAW: the bytes are read into a buffer instead */
     const char *set_path; /* working set to be installed, NULL: none (borrow) */
     uint64_t before_bytes;
     uint64_t
@@ -112,6 +115,7 @@ struct ahead {
     unsigned deadline_s;
     unsigned idle_wait_s;
     uint64_t seed;
+    const char *case_words; /* NULL: all cases */
     const char *dir_path;
     const char *json_path;
 

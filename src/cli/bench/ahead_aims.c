@@ -74,7 +74,8 @@ static void add_bulk(struct aims *l)
     for (unsigned i = 0; i < l->a->n_cases; i++) {
         const struct ahead_case *c = &l->a->cases[i];
 
-        if (c->server == AHEAD_RAW && c->n_threads == 1 && c->median[AHEAD_RATE_BPS] > most) {
+        if (c->server == AHEAD_RAW && c->n_threads == 1 && !c->is_unmapped &&
+            c->median[AHEAD_RATE_BPS] > most) {
             most = c->median[AHEAD_RATE_BPS];
             best = c->name;
         }

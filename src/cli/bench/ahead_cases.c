@@ -140,6 +140,17 @@ static void add_bulk(struct ahead *a)
         (void)snprintf(name, sizeof(name), "bare ioctl, %u KiB", raw_kib[i]);
         (void)add(a, name, &raw);
     }
+    for (unsigned kib = 32; kib <= 64; kib *= 2) {
+        struct ahead_case other = raw;
+
+        other.slice_bytes = kib * KIB;
+        other.is_unmapped = true;
+        (void)snprintf(name, sizeof(name), "the same, file not mapped yet, %u KiB", kib);
+        (void)add(a, name, &other);
+        other.is_read = true;
+        (void)snprintf(name, sizeof(name), "pread and ioctl, %u KiB", kib);
+        (void)add(a, name, &other);
+    }
     raw.n_threads = 2;
     raw.slice_bytes = 256 * KIB;
     raw.place = BENCH_FREE;
@@ -299,8 +310,25 @@ static void add_cases(struct ahead *a)
     }
 }
 
+/* keep_cases() - those whose names contain the words */
+static int keep_cases(struct ahead *a)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < a->n_cases; i++) {
+        if (strstr(a->cases[i].name, a->case_words))
+            a->cases[n++] = a->cases[i];
+    }
+    a->n_cases = n;
+    return n > 0 ? 0 : err_origin(-EINVAL, "no case has \"%s\" in its name", a->case_words);
+}
+
 int ahead_make_cases(struct ahead *a)
 {
+    int r = 0;
+
     add_cases(a);
-    return make_files(a);
+    if (a->case_words)
+        r = keep_cases(a);
+    return r < 0 ? r : make_files(a);
 }

@@ -26,7 +26,8 @@
 #include "cli/bench/ahead_run.h"
 #include "cli/bench/ground.h"
 
-#define PATIENCE_MS 5000
+#define PATIENCE_MS   5000 /* for a server to end after its guest */
+#define LAST_WORDS_MS 200
 
 /* struct process - a child; pid 0: none */
 struct process {
@@ -72,16 +73,20 @@ static int start(struct process *p, part_fn *fn, const struct ahead_part *part, 
     return p->pidfd < 0 ? err_origin_errno(-errno, "pidfd_open") : 0;
 }
 
-/* stop() - it is gone on return. Return: did it end by itself, with status 0? */
-static bool stop(struct process *p, int patience_ms)
+/* stop() - it is gone on return. @how: what became of it. Return: did it end by itself, with status 0? */
+static bool stop(struct process *p, int patience_ms, char how[64])
 {
     struct pollfd pfd = {.fd = p->pidfd, .events = POLLIN};
+    bool ended;
     int status = 0;
 
     if (p->pid == 0)
         return true;
-    if (patience_ms > 0)
-        (void)poll(&pfd, 1, patience_ms);
+    ended = poll(&pfd, 1, patience_ms) > 0;
+    if (ended)
+        bench_process_ended(p->pid, how, 64);
+    else
+        (void)snprintf(how, 64, "no end within %d ms", patience_ms);
     (void)kill(p->pid, SIGKILL);
     while (waitpid(p->pid, &status, 0) < 0 && errno == EINTR)
         ;
@@ -220,7 +225,8 @@ static int run_parts(struct ahead_part part, const volatile sig_atomic_t *interr
     struct ahead_part server_part = part;
     struct process server = {0}, guest = {0};
     int ends[2];
-    bool good = true;
+    char guest_how[64] = "", server_how[64] = "none";
+    bool good;
     int r = 0;
 
     if (pipe2(ends, O_CLOEXEC) < 0)
@@ -237,12 +243,11 @@ static int run_parts(struct ahead_part part, const volatile sig_atomic_t *interr
     (void)close(ends[0]);
     if (r == 0)
         r = wait_for_guest(part.ahead, &guest, interrupted);
-    good = stop(&guest, 0) && r == 0;
-    good = stop(&server, good ? PATIENCE_MS : 0) && good;
+    good = stop(&guest, 0, guest_how) && r == 0;
+    good = stop(&server, good ? PATIENCE_MS : LAST_WORDS_MS, server_how) && good;
     if (r == 0 && !good)
-        r = err_origin(-EIO, "%s: %s%s%s", part.c->name,
-                       s->report.error[0] ? s->report.error : "a process of the run died",
-                       s->server_error[0] ? "; the server: " : "", s->server_error);
+        r = err_origin(-EIO, "%s: the guest: %s %s; the server: %s %s", part.c->name, guest_how,
+                       s->report.error, server_how, s->server_error);
     return r;
 }
 

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -112,6 +113,7 @@ static int serve_thaw(const struct ahead_part *part)
 struct raw {
     const struct ahead_part *part;
     const char *bytes;
+    int file; /* owned */
     uint64_t dst;
     int uffd;
     uint64_t next; /* atomic: the next piece */
@@ -121,20 +123,29 @@ struct raw {
 static void *copy_pieces(void *arg)
 {
     struct raw *raw = arg;
+    bool is_read = raw->part->c->is_read;
+    char *buffer = calloc(1, raw->part->c->slice_bytes);
     uint64_t piece = raw->part->c->slice_bytes;
     uint64_t size = raw->part->image->size_bytes;
     uint64_t off;
 
+    if (!buffer) {
+        __atomic_store_n(&raw->error, -ENOMEM, __ATOMIC_RELAXED);
+        return NULL;
+    }
     while ((off = piece * __atomic_fetch_add(&raw->next, 1, __ATOMIC_RELAXED)) < size) {
         struct uffdio_copy copy = {
             .dst = raw->dst + off,
-            .src = (uintptr_t)raw->bytes + off,
+            .src = is_read ? (uintptr_t)buffer : (uintptr_t)raw->bytes + off,
             .len = min_u64(piece, size - off),
         };
 
+        if (is_read && pread(raw->file, buffer, copy.len, (off_t)off) != (ssize_t)copy.len)
+            __atomic_store_n(&raw->error, -EIO, __ATOMIC_RELAXED);
         if (ioctl(raw->uffd, UFFDIO_COPY, &copy) < 0)
             __atomic_store_n(&raw->error, -errno, __ATOMIC_RELAXED);
     }
+    free(buffer);
     return NULL;
 }
 
@@ -200,17 +211,18 @@ static int listen_on(const char *path, int *out)
     return 0;
 }
 
-static int map_warm(const struct bench_image *image, const char **out)
+static int map_file(const struct ahead_part *part, struct raw *raw)
 {
-    _cleanup_fd_ int fd = open(image->path, O_RDONLY | O_CLOEXEC);
+    int flags = MAP_SHARED | (part->c->is_unmapped ? 0 : MAP_POPULATE);
     char *bytes;
 
-    if (fd < 0)
-        return err_origin_errno(-errno, "cannot open %s", image->path);
-    bytes = mmap(NULL, image->size_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    raw->file = open(part->image->path, O_RDONLY | O_CLOEXEC);
+    if (raw->file < 0)
+        return err_origin_errno(-errno, "cannot open %s", part->image->path);
+    bytes = mmap(NULL, part->image->size_bytes, PROT_READ, flags, raw->file, 0);
     if (bytes == MAP_FAILED)
-        return err_origin_errno(-errno, "cannot map %s", image->path);
-    *out = bytes;
+        return err_origin_errno(-errno, "cannot map %s", part->image->path);
+    raw->bytes = bytes;
     return 0;
 }
 
@@ -220,7 +232,7 @@ static int serve_raw(const struct ahead_part *part)
     _cleanup_fd_ int listener = -1;
     _cleanup_fd_ int sock = -1;
     char byte;
-    int r = map_warm(part->image, &raw.bytes);
+    int r = map_file(part, &raw);
 
     if (r == 0)
         r = listen_on(part->socket_path, &listener);
