@@ -67,6 +67,7 @@ enum ahead_figure {
     AHEAD_RATE_BPS,  /* bytes a second installed ahead */
     AHEAD_TOTAL_NS,  /* from the first touch to the last thread's end */
     AHEAD_BEFORE_NS, /* from the handshake to the permission to resume */
+    AHEAD_FIRST_NS,  /* of that, to the end of the first burst or turn: setting up is in it */
     AHEAD_P50_NS,    /* of single touches, discards or round trips */
     AHEAD_P99_NS,    /* likewise */
     AHEAD_N_SAMPLES, /* of them */

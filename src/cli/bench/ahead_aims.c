@@ -65,28 +65,39 @@ static struct bench_aim at_most(double limit, const char *unit)
 
 #define SAY(aim, ...) ((void)snprintf((aim).what, sizeof((aim).what), __VA_ARGS__))
 
-static void add_bulk(struct aims *l)
+/* The quickest of the bare loops by one thread; @is_unmapped: that have to map the file's pages, as a pager has */
+static const char *best_loop(const struct ahead *a, bool is_unmapped)
 {
-    struct bench_aim aim = at_least(0.9, "x the best bare ioctl loop");
     const char *best = NULL;
     double most = 0;
 
-    for (unsigned i = 0; i < l->a->n_cases; i++) {
-        const struct ahead_case *c = &l->a->cases[i];
+    for (unsigned i = 0; i < a->n_cases; i++) {
+        const struct ahead_case *c = &a->cases[i];
 
-        if (c->server == AHEAD_RAW && c->n_threads == 1 && !c->is_unmapped &&
-            c->median[AHEAD_RATE_BPS] > most) {
+        if (c->server == AHEAD_RAW && c->n_threads == 1 && c->is_unmapped == is_unmapped &&
+            !c->is_read && c->median[AHEAD_RATE_BPS] > most) {
             most = c->median[AHEAD_RATE_BPS];
             best = c->name;
         }
     }
-    if (!best)
-        return;
-    SAY(aim, "after resume, slices of 32 KiB");
-    add(l, aim, (struct ratio){"after resume, slices of 32 KiB", best, AHEAD_RATE_BPS, 0, false});
-    SAY(aim, "before resume, 1 thread");
-    add(l, aim, (struct ratio){"before resume, 1 thread", best, AHEAD_RATE_BPS, 0, false});
-    aim = at_least(1.6, "x one");
+    return best;
+}
+
+static void add_bulk(struct aims *l)
+{
+    static const char *const cases[] = {"after resume, slices of 32 KiB",
+                                        "before resume, 1 thread"};
+    struct bench_aim aim = at_least(1.6, "x one thread");
+
+    for (unsigned i = 0; i < 2 * ARRAY_LEN(cases); i++) {
+        struct bench_aim share = at_least(0.9, "x the best bare loop");
+        const char *best = best_loop(l->a, i % 2);
+
+        if (!best)
+            continue;
+        SAY(share, "%s%s", cases[i / 2], i % 2 ? " (file not mapped before)" : "");
+        add(l, share, (struct ratio){cases[i / 2], best, AHEAD_RATE_BPS, 0, false});
+    }
     SAY(aim, "before resume, two threads");
     add(l, aim,
         (struct ratio){"before resume, 2 threads", "before resume, 1 thread", AHEAD_RATE_BPS, 0,
@@ -170,35 +181,44 @@ static void add_throughput(struct aims *l)
     }
 }
 
-/* What the pager adds to a discard, in wake-ups of a thread: half a ping-pong. */
+/*
+ * What the pager adds to a discard, in wake-ups of a thread: half a ping-pong. The kernel's own part is that of memory which
+ * came in the same way, from a process on another core, with nobody to be told.
+ */
+static void add_remove_of(struct aims *l, const char *pager, const char *place, unsigned length)
+{
+    enum ahead_figure figure = (enum ahead_figure)(AHEAD_DISCARD_NS + length);
+    struct bench_aim aim = at_most(2, "wake-ups beyond the kernel's own");
+    const struct ahead_case *c, *own, *ping;
+    char name[64];
+
+    (void)snprintf(name, sizeof(name), "%s, %s", pager, place);
+    c = ahead_find(l->a, name);
+    (void)snprintf(name, sizeof(name), "userfaultfd, no events, %s", place);
+    own = ahead_find(l->a, name);
+    (void)snprintf(name, sizeof(name), "ping-pong, %s", place);
+    ping = ahead_find(l->a, name);
+    if (!c || !own || !ping || isnan(c->median[figure]))
+        return;
+    SAY(aim, "discard of %llu KiB, %s, %s", (unsigned long long)(ahead_lengths[length] / KIB),
+        pager, place);
+    aim.figure = (c->median[figure] - own->median[figure]) / (ping->median[AHEAD_P50_NS] / 2);
+    aim.low = INFINITY;
+    aim.high = -INFINITY;
+    for (unsigned k = 0; k < c->n_runs; k++)
+        widen(&aim,
+              (c->runs[k][figure] - own->runs[k][figure]) / (ping->runs[k][AHEAD_P50_NS] / 2));
+    l->list[l->n++] = aim;
+}
+
 static void add_remove(struct aims *l)
 {
     static const char *const places[] = {"split", "awake"};
     static const char *const pagers[] = {"pager idle", "pager busy"};
 
     for (unsigned i = 0; i < ARRAY_LEN(places) * ARRAY_LEN(pagers); i++) {
-        const char *place = places[i / 2];
-        struct bench_aim aim = at_most(2, "x wake-up, beyond the kernel's own");
-        char name[64];
-        const struct ahead_case *c, *own, *ping;
-
-        (void)snprintf(name, sizeof(name), "%s, %s", pagers[i % 2], place);
-        c = ahead_find(l->a, name);
-        (void)snprintf(name, sizeof(name), "no userfaultfd, %s", place);
-        own = ahead_find(l->a, name);
-        (void)snprintf(name, sizeof(name), "ping-pong, %s", place);
-        ping = ahead_find(l->a, name);
-        if (!c || !own || !ping)
-            continue;
-        SAY(aim, "discard of 4 KiB, %s, %s", pagers[i % 2], place);
-        aim.figure = (c->median[AHEAD_DISCARD_NS] - own->median[AHEAD_DISCARD_NS]) /
-                     (ping->median[AHEAD_P50_NS] / 2);
-        aim.low = INFINITY;
-        aim.high = -INFINITY;
-        for (unsigned k = 0; k < c->n_runs; k++)
-            widen(&aim, (c->runs[k][AHEAD_DISCARD_NS] - own->runs[k][AHEAD_DISCARD_NS]) /
-                            (ping->runs[k][AHEAD_P50_NS] / 2));
-        l->list[l->n++] = aim;
+        for (unsigned length = 0; length < AHEAD_N_LENGTHS; length++)
+            add_remove_of(l, pagers[i % 2], places[i / 2], length);
     }
 }
 

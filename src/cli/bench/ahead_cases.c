@@ -275,6 +275,9 @@ static void add_remove_in(struct ahead *a, enum bench_place place)
     add_in_place(a, "pager busy", c, place);
     c = (struct ahead_case){.work = AHEAD_DISCARDS, .is_large = true, .is_anonymous = true};
     add_in_place(a, "no userfaultfd", c, place);
+    c = (struct ahead_case){
+        .server = AHEAD_RAW, .work = AHEAD_DISCARDS, .is_large = true, .slice_bytes = 256 * KIB};
+    add_in_place(a, "userfaultfd, no events", c, place);
     c = (struct ahead_case){.work = AHEAD_PING, .is_large = true};
     add_in_place(a, "ping-pong", c, place);
 }

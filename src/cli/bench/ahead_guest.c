@@ -282,6 +282,7 @@ int ahead_guest(const struct ahead_part *part)
                 .plan = &a->plan,
                 .clock = &a->clock,
                 .socket_path = part->socket_path,
+                .no_events = part->c->server == AHEAD_RAW, /* it would not answer */
                 .page_bytes = part->c->page_bytes,
                 .n_threads = part->c->n_threads,
                 .n_round_trips = a->n_faults,

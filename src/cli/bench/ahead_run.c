@@ -150,7 +150,7 @@ static double rate_of(const struct ahead_case *c, const struct ahead_shared *s)
     uint64_t end_ns = s->over_ns;
     uint64_t end_bytes = s->over_bytes;
 
-    if (c->work != AHEAD_WAIT)
+    if (c->work != AHEAD_WAIT && c->before_bytes == 0)
         return c->set_bytes > 0 ? s->window_rate_bps : NAN;
     if (c->before_bytes > 0)
         end_ns = s->resume_ns;
@@ -184,6 +184,8 @@ static void fill_figures(const struct ahead_case *c, const struct ahead_shared *
         figures[AHEAD_RATE_BPS] = rate_of(c, s);
     if (c->before_bytes > 0)
         figures[AHEAD_BEFORE_NS] = (double)(s->resumed_ns - s->attached_ns);
+    if (c->server == AHEAD_THAW && s->first_ns > s->attached_ns)
+        figures[AHEAD_FIRST_NS] = (double)(s->first_ns - s->attached_ns);
     if (c->work != AHEAD_WAIT && c->work != AHEAD_DISCARDS)
         fill_touches(c, s, figures);
     if (stats && c->set_path && c->work == AHEAD_TOUCH)

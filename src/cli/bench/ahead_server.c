@@ -167,7 +167,7 @@ static int copy_all(struct raw *raw)
     s->over_bytes = raw->part->image->size_bytes;
     if (raw->error < 0)
         return err_origin_errno(raw->error, "UFFDIO_COPY");
-    tell(raw->part, AHEAD_OVER);
+    tell(raw->part, raw->part->c->work == AHEAD_WAIT ? AHEAD_OVER : AHEAD_RESUME);
     return 0;
 }
 
@@ -245,7 +245,8 @@ static int serve_raw(const struct ahead_part *part)
     if (r < 0)
         return r;
     part->shared->accepted_ns = clock_now_ns();
-    tell(part, AHEAD_RESUME);
+    if (part->c->work == AHEAD_WAIT)
+        tell(part, AHEAD_RESUME);
     r = copy_all(&raw);
     while (r == 0 && read(sock, &byte, 1) < 0 && errno == EINTR)
         continue; /* the guest's end ends this process, too */

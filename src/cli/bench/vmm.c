@@ -116,7 +116,7 @@ int bench_vmm_attach(const struct bench_task *t, char **out)
     memory = mmap(NULL, t->image->size_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (memory == MAP_FAILED)
         return err_origin_errno(-errno, "cannot map the guest's memory");
-    r = uffd_open(UFFD_FEATURE_EVENT_REMOVE, &uffd);
+    r = uffd_open(t->no_events ? 0 : UFFD_FEATURE_EVENT_REMOVE, &uffd);
     if (r < 0)
         return r;
     reg.range.start = (uintptr_t)memory;

@@ -29,6 +29,7 @@ struct bench_task {
     const struct bench_plan *plan;
     const struct bench_clock *clock;
     const char *socket_path; /* BENCH_HANDLER */
+    bool no_events;          /* the handler is not told of discards */
     uint64_t page_bytes;
     unsigned n_threads;
     unsigned n_round_trips; /* BENCH_PING_PONG */
