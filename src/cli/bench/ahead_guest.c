@@ -90,6 +90,7 @@ static uint64_t sample(const struct guest *g, uint32_t page)
     char *at = g->memory + (uint64_t)page * PAGE_BYTES;
     uint64_t begin = bench_clock_ticks(clock);
 
+    assert(g->memory);
     if (g->part->c->work == AHEAD_DISCARD)
         (void)madvise(at, PAGE_BYTES, MADV_DONTNEED);
     else
@@ -180,7 +181,7 @@ static void count_present(struct guest *g)
 
     if (there && mincore(g->memory, g->part->image->size_bytes, there) == 0) {
         for (uint64_t i = 0; i < n_pages; i++)
-            g->part->shared->present_bytes += (there[i] & 1) * PAGE_BYTES;
+            g->part->shared->present_bytes += (uint64_t)(there[i] & 1) * PAGE_BYTES;
     }
     free(there);
 }
@@ -206,6 +207,7 @@ static int compare(struct guest *g)
 /* populate() - the kernel's own ranges, to be discarded */
 static int populate(const struct guest *g)
 {
+    assert(g->memory);
     for (uint64_t off = 0; off < g->part->ahead->size_bytes; off += PAGE_BYTES)
         *(volatile char *)(g->memory + off) = 1;
     return 0;
@@ -216,6 +218,7 @@ static void warm_up(const struct guest *g)
 {
     uint64_t size = g->part->image->size_bytes;
 
+    assert(g->memory);
     for (uint64_t off = size - bench_reserved_bytes(PAGE_BYTES); off < size; off += PAGE_BYTES)
         (void)*(volatile const char *)(g->memory + off);
 }

@@ -46,27 +46,27 @@ const char *ahead_figure_name(enum ahead_figure figure)
 /* struct column - how the table shows a figure */
 struct column {
     enum ahead_figure figure;
+    int decimals;
     const char *head;
     double unit;
-    int decimals;
 };
 
 static const struct column columns[] = {
-    {AHEAD_RATE_BPS, "GiB/s", (double)GIB, 2},
-    {AHEAD_TOTAL_NS, "total ms", 1e6, 2},
-    {AHEAD_BEFORE_NS, "before ms", 1e6, 2},
-    {AHEAD_FIRST_NS, "first ms", 1e6, 2},
-    {AHEAD_P50_NS, "p50 us", 1e3, 2},
-    {AHEAD_P99_NS, "p99 us", 1e3, 2},
-    {AHEAD_N_SAMPLES, "samples", 1, 0},
-    {AHEAD_PER_S, "faults/s", 1, 0},
-    {AHEAD_FAULTS, "faults", 1, 0},
-    {AHEAD_INSTALLED, "there MiB", (double)MIB, 1},
-    {AHEAD_DISCARD_NS, "4K us", 1e3, 1},
-    {AHEAD_DISCARD_NS + 1, "64K us", 1e3, 1},
-    {AHEAD_DISCARD_NS + 2, "2M us", 1e3, 1},
-    {AHEAD_DISCARD_NS + 3, "16M us", 1e3, 1},
-    {AHEAD_DISCARD_NS_LAST, "64M us", 1e3, 1},
+    {AHEAD_RATE_BPS, 2, "GiB/s", (double)GIB},
+    {AHEAD_TOTAL_NS, 2, "total ms", 1e6},
+    {AHEAD_BEFORE_NS, 2, "before ms", 1e6},
+    {AHEAD_FIRST_NS, 2, "first ms", 1e6},
+    {AHEAD_P50_NS, 2, "p50 us", 1e3},
+    {AHEAD_P99_NS, 2, "p99 us", 1e3},
+    {AHEAD_N_SAMPLES, 0, "samples", 1},
+    {AHEAD_PER_S, 0, "faults/s", 1},
+    {AHEAD_FAULTS, 0, "faults", 1},
+    {AHEAD_INSTALLED, 1, "there MiB", (double)MIB},
+    {AHEAD_DISCARD_NS, 1, "4K us", 1e3},
+    {AHEAD_DISCARD_NS + 1, 1, "64K us", 1e3},
+    {AHEAD_DISCARD_NS + 2, 1, "2M us", 1e3},
+    {AHEAD_DISCARD_NS + 3, 1, "16M us", 1e3},
+    {AHEAD_DISCARD_NS_LAST, 1, "64M us", 1e3},
 };
 
 /* is_used() - does any case have this figure? */

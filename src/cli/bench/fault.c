@@ -228,6 +228,7 @@ static int run_rss(struct bench *b)
     unsigned n_runs = (unsigned)min_u64(o->n_rounds, RSS_ROUNDS_MAX);
     int r;
 
+    assert(n_runs > 0);
     if (!has_room_for_rss(b))
         return 0;
     r = bench_image_create(&b->rss_image, b->ground.dir, "memory-large", o->rss_size_bytes, true);

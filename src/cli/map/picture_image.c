@@ -339,8 +339,9 @@ int image_write(const char *path, enum image_kind kind, const struct picture *p,
     int r;
 
     r = file_may_replace(path);
-    if (r == 0)
-        r = cairo_load(&api);
+    if (r < 0)
+        return r;
+    r = cairo_load(&api);
     if (r < 0)
         return r;
     f = open_memstream(&bytes, &n_bytes);
