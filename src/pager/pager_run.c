@@ -131,7 +131,9 @@ static int prepare_session(struct thaw_pager *p)
         .on_stats = call_on_stats,
         .on_stats_ctx = p,
     };
-    int r = workers_new(&p->workers, p->source, N_WORKERS);
+    /* With a plan, one for each read that is under way for it, and one that a fault never waits for. */
+    bool reads_ahead = p->opts.prefetch_path || p->opts.fill;
+    int r = workers_new(&p->workers, p->source, reads_ahead ? WORKERS_MAX_AHEAD + 1 : N_WORKERS);
 
     if (r == 0)
         r = prepare_ahead(p);
