@@ -52,6 +52,8 @@ struct thaw_extent {
  * @fetch:  bring [@lo, @hi) into memory, so that locate() says THAW_WHERE_MEMORY.
  *          Called on a worker thread, several at once; may block. 0 or a negative errno. NULL if locate()
  *          never says THAW_WHERE_ELSEWHERE.
+ * @expect: [@lo, @hi) will be asked for soon. A hint: what can be got ready now costs nothing later; NULL if nothing can.
+ *          Called before there is a VM, on the thread that waits for it; must not wait for storage.
  * @free:   release @self, called once, after the last other call returned. NULL if there is nothing to do.
  */
 struct thaw_source_ops {
@@ -59,6 +61,7 @@ struct thaw_source_ops {
     int (*locate)(void *self, struct thaw_extent *out, uint64_t off, uint64_t lo, uint64_t hi,
                   uint64_t page_bytes);
     int (*fetch)(void *self, uint64_t lo, uint64_t hi);
+    void (*expect)(void *self, uint64_t lo, uint64_t hi);
     void (*free)(void *self);
 };
 

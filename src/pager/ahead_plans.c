@@ -16,6 +16,12 @@ int ahead_plans_check(const struct ahead_plans *a, uint64_t image_bytes)
     return a->ws ? plan_check(a->ws, image_bytes) : 0;
 }
 
+void ahead_plans_expect(const struct ahead_plans *a, struct source *source)
+{
+    if (a->ws)
+        plan_expect(a->ws, source);
+}
+
 int ahead_plans_make(struct ahead_plans *a, const struct geom *g, uint64_t image_bytes, bool fill)
 {
     int r = 0;

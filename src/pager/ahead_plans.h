@@ -10,6 +10,7 @@
  */
 
 #include "pager/plan.h"
+#include "source/source.h"
 
 /** struct ahead_plans - all zeroes: nothing is installed ahead */
 struct ahead_plans {
@@ -23,6 +24,9 @@ int ahead_plans_read(struct ahead_plans *a, const char *path);
 
 /** ahead_plans_check() - is it about a memory file of this size? Return: 0 or -EINVAL with a text */
 int ahead_plans_check(const struct ahead_plans *a, uint64_t image_bytes);
+
+/** ahead_plans_expect() - tell the source what will be asked for, before there is a VM */
+void ahead_plans_expect(const struct ahead_plans *a, struct source *source);
 
 /** ahead_plans_make() - the runs of pages; with all others after them if @fill. Return: 0 or a negative errno with a text */
 int ahead_plans_make(struct ahead_plans *a, const struct geom *g, uint64_t image_bytes, bool fill);

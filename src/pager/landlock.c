@@ -86,7 +86,7 @@ int landlock_restrict(int version, const char *remove_dir, const char *const wri
     if (ruleset < 0)
         return err_origin_errno(-errno, "cannot make a Landlock ruleset");
     r = allow_beneath(ruleset, remove_dir, MAY_REMOVE);
-    for (unsigned i = 0; i < 2 && r == 0; i++)
+    for (unsigned i = 0; write_dirs && i < 2 && r == 0; i++)
         r = allow_beneath(ruleset, write_dirs[i], MAY_WRITE);
     if (r == 0 && read_dir >= 0)
         r = add_rule(ruleset, read_dir, "/proc/PID/task", COMPAT_LANDLOCK_FS_READ_FILE);

@@ -13,7 +13,7 @@ int landlock_version(void);
  * landlock_restrict() - take access to files away from this thread and those that it starts; TCP, too, from version 4 on
  * @version:    what landlock_version() said
  * @remove_dir: (borrow for the call) beneath it files may be removed; NULL: nowhere
- * @write_dirs: (borrow for the call) beneath them files may be made, replaced and removed; each may be NULL: nowhere
+ * @write_dirs: (borrow for the call) beneath them files may be made, replaced and removed; it and each may be NULL: nowhere
  * @read_dir:   an open folder beneath which files may be read; -1: none
  *
  * Needs no_new_privs. Return: 0 or a negative errno with a text.

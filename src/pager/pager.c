@@ -241,6 +241,7 @@ static int take_handshake(struct thaw_pager *p)
 
     if (p->listener < 0)
         return err_origin(-EINVAL, "this pager has had its VM");
+    ahead_plans_expect(&p->plans, p->source);
     r = handshake_accept(&p->hs, p->listener, &p->control, &ho);
     stop_listening(p);
     if (r == 0)

@@ -77,16 +77,24 @@ static int add_unit(struct making *m, imgoff_t off, uint64_t unit_bytes)
     return r;
 }
 
-/* add_window() - the entries [@first, @end), at most PLAN_WINDOW */
-static int add_window(struct making *m, const struct workingset *ws, size_t first, size_t end)
+/* sort_window() - the units of the entries from @first on, at most PLAN_WINDOW, in the order of the file. Return: how many */
+static size_t sort_window(const struct workingset *ws, size_t first, uint64_t units[PLAN_WINDOW])
+{
+    size_t n = min_u64(ws->n - first, PLAN_WINDOW);
+
+    for (size_t i = 0; i < n; i++)
+        units[i] = ws->entries[first + i].unit;
+    qsort(units, n, sizeof(units[0]), compare_u64);
+    return n;
+}
+
+static int add_window(struct making *m, const struct workingset *ws, size_t first)
 {
     uint64_t units[PLAN_WINDOW] = {0};
+    size_t n = sort_window(ws, first, units);
     int r = 0;
 
-    for (size_t i = first; i < end; i++)
-        units[i - first] = ws->entries[i].unit;
-    qsort(units, end - first, sizeof(units[0]), compare_u64);
-    for (size_t i = 0; i < end - first && r == 0; i++)
+    for (size_t i = 0; i < n && r == 0; i++)
         r = add_unit(m, units[i] << ws->unit_shift, 1ull << ws->unit_shift);
     return r;
 }
@@ -112,13 +120,31 @@ int plan_make(struct plan *out, const struct workingset *ws, const struct geom *
     if (!m.planned)
         return err_origin_errno(-ENOMEM, "no memory for a plan");
     for (size_t i = 0; i < ws->n && r == 0; i += PLAN_WINDOW)
-        r = add_window(&m, ws, i, min_u64(ws->n, i + PLAN_WINDOW));
+        r = add_window(&m, ws, i);
     free(m.planned);
     if (r < 0)
         plan_deinit(&m.plan);
     else
         *out = m.plan;
     return r;
+}
+
+void plan_expect(const struct workingset *ws, struct source *source)
+{
+    uint64_t units[PLAN_WINDOW] = {0};
+
+    for (size_t first = 0; first < ws->n; first += PLAN_WINDOW) {
+        size_t n = sort_window(ws, first, units);
+        size_t begin = 0;
+
+        for (size_t i = 1; i <= n; i++) {
+            if (i < n && units[i] == units[i - 1] + 1)
+                continue;
+            source_expect(source, units[begin] << ws->unit_shift,
+                          (units[i - 1] + 1) << ws->unit_shift);
+            begin = i;
+        }
+    }
 }
 
 int plan_rest(struct plan *out, const struct geom *g)

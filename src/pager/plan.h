@@ -16,6 +16,7 @@
 #include "core/geom.h"
 #include "core/prefetch.h"
 #include "image/workingset.h"
+#include "source/source.h"
 
 #define PLAN_WINDOW 256u /* entries */
 
@@ -40,6 +41,9 @@ int plan_check(const struct workingset *ws, uint64_t image_bytes);
  */
 int plan_make(struct plan *out, const struct workingset *ws, const struct geom *g,
               uint64_t image_bytes);
+
+/** plan_expect() - tell a source of the bytes of a working set, neighbours together, in the order of the touches */
+void plan_expect(const struct workingset *ws, struct source *source);
 
 /** plan_rest() - a plan of all pages in their order, for a fill. @out: (give). Return: 0 or -ENOMEM with a text */
 int plan_rest(struct plan *out, const struct geom *g);

@@ -77,8 +77,10 @@ static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t
     }
     if (s->p.recorder)
         record_fault(s, &ev);
-    if (ev.kind == EVENT_REMOVE)
+    if (ev.kind == EVENT_REMOVE) {
+        ahead_discarding(s);
         letgo_removed(s, ev.remove.start, ev.remove.end);
+    }
     step(s, &ev, read_ns);
 }
 

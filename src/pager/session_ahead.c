@@ -14,6 +14,10 @@
  * because one long read is faster than two short ones. The installing walk goes on when the bytes at its place have come. The
  * workers take what a fault waits for first, and one of them never reads for the plan.
  *
+ * Discards. A thread that discards waits until no copy is under way, and is woken too late for the moment between two copies:
+ * 32 KiB after 32 KiB without a gap keep it asleep for milliseconds. So for GENTLE_NS after each discard that is read there is
+ * a gap of GAP_NS between two slices.
+ *
  * The rate. With a limit, each slice moves the time of the next one.
  */
 #include "base/clock.h"
@@ -25,6 +29,8 @@
 #define READ_BYTES    (1 * MIB)
 #define GAP_BYTES     (64 * KIB)
 #define LEAD_BYTES    (32 * MIB) /* how far reads are ahead of installs */
+#define GENTLE_NS     (10 * NS_PER_MS)
+#define GAP_NS        (20 * NS_PER_US)
 #define TELL_NS       (100 * NS_PER_MS)
 
 static struct counters *counters(struct session *s)
@@ -131,6 +137,11 @@ static void limit_rate(struct session *s, uint64_t n_pages)
                  (uint64_t)((double)bytes * (double)NS_PER_S / (double)s->p.ahead_rate);
 }
 
+void ahead_discarding(struct session *s)
+{
+    s->ahead.gentle_until_ns = s->now_ns + GENTLE_NS;
+}
+
 /* take_slice() - Return: was there anything to do? */
 static bool take_slice(struct session *s)
 {
@@ -147,6 +158,8 @@ static bool take_slice(struct session *s)
         s->ahead.began_ns = s->now_ns;
     session_carry_out(s, fx[0], s->now_ns);
     limit_rate(s, counters(s)->pages_ahead - before);
+    if (s->now_ns < s->ahead.gentle_until_ns)
+        s->ahead.next_ns = max_u64(s->ahead.next_ns, s->now_ns + GAP_NS);
     return true;
 }
 

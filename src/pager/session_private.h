@@ -18,17 +18,18 @@
 
 /** struct ahead - what is installed when nobody waits */
 struct ahead {
-    bool waits;            /* the next slice's bytes are being read */
-    unsigned n_jobs;       /* reads under way */
-    bool reading;          /* the readers have begun */
-    pgno_t read_again;     /* the slice that they began again for */
-    struct prefetch reads; /* a walk through the same plan, before the one that installs */
-    uint64_t next_ns;      /* not before, because of the rate */
-    uint64_t began_ns;     /* 0: not yet */
-    uint64_t told_ns;      /* when somebody was told of the progress */
-    struct bursts *bursts; /* owned; NULL: the VM may go on */
-    uint64_t before_bytes; /* to be installed until it may */
-    bool filling;          /* the working set is done; the rest is */
+    bool waits;               /* the next slice's bytes are being read */
+    unsigned n_jobs;          /* reads under way */
+    bool reading;             /* the readers have begun */
+    pgno_t read_again;        /* the slice that they began again for */
+    struct prefetch reads;    /* a walk through the same plan, before the one that installs */
+    uint64_t next_ns;         /* not before, because of the rate */
+    uint64_t gentle_until_ns; /* gaps between slices until then */
+    uint64_t began_ns;        /* 0: not yet */
+    uint64_t told_ns;         /* when somebody was told of the progress */
+    struct bursts *bursts;    /* owned; NULL: the VM may go on */
+    uint64_t before_bytes;    /* to be installed until it may */
+    bool filling;             /* the working set is done; the rest is */
     bool over;
 };
 
@@ -95,6 +96,9 @@ bool ahead_is_due(const struct session *s);
 
 /** ahead_deadline_ns() - when there will be, by the clock; ENGINE_NEVER: not by the clock */
 uint64_t ahead_deadline_ns(const struct session *s);
+
+/** ahead_discarding() - the VMM discards memory: leave gaps between installs for a while */
+void ahead_discarding(struct session *s);
 
 /** ahead_take() - some slices of the plan, as long as no message comes */
 void ahead_take(struct session *s);

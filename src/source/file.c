@@ -366,6 +366,23 @@ static int file_fetch(void *self, uint64_t lo, uint64_t hi)
     return 0;
 }
 
+/*
+ * file_expect() - have the page cache read what it has not, and fill in our mapping of what it has
+ *
+ * An install from a part of the mapping that was never used begins with a page fault of ours. Before the VM is there nobody
+ * waits for it. Where something is not cached, MADV_POPULATE_READ would wait for the disk; advice does not.
+ */
+/* #syscalls:start fadvise64 madvise */
+static void file_expect(void *self, uint64_t lo, uint64_t hi)
+{
+    struct file_source *f = self;
+
+    if (all_cached(f, lo, hi))
+        (void)madvise((void *)(f->map + lo), hi - lo, MADV_POPULATE_READ); /* since Linux 5.14 */
+    else
+        (void)posix_fadvise(f->fd, (off_t)lo, (off_t)(hi - lo), POSIX_FADV_WILLNEED);
+}
+
 static void file_free(void *self)
 {
     (void)file_source_free(self);
@@ -375,6 +392,7 @@ static const struct thaw_source_ops file_ops = {
     .name = "file",
     .locate = file_locate,
     .fetch = file_fetch,
+    .expect = file_expect,
     .free = file_free,
 };
 

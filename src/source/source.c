@@ -86,3 +86,10 @@ int source_fetch(struct source *s, imgoff_t lo, imgoff_t hi)
         return err_origin(-EIO, "page source %s gave a wrong answer to a fetch", s->ops->name);
     return r < 0 ? explained(s, r, lo) : 0;
 }
+
+void source_expect(struct source *s, imgoff_t lo, imgoff_t hi)
+{
+    hi = min_u64(hi, s->size_bytes);
+    if (s->ops->expect && lo < hi)
+        s->ops->expect(s->self, lo, hi);
+}

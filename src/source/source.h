@@ -53,6 +53,9 @@ int source_locate(struct source *s, struct thaw_extent *out, imgoff_t off, imgof
  */
 int source_fetch(struct source *s, imgoff_t lo, imgoff_t hi);
 
+/** source_expect() - [@lo, @hi), as far as there is so much, will be asked for soon; before there is a VM */
+void source_expect(struct source *s, imgoff_t lo, imgoff_t hi);
+
 DEFINE_CLEANUP(struct source *, source_free);
 
 #endif

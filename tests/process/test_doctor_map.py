@@ -96,6 +96,20 @@ def test_the_doctor_says_yes_exactly_if_nothing_is_missing():
     assert done.returncode == (1 if missing else 0)
 
 
+def test_the_doctor_and_a_pager_agree_on_landlock(lab):
+    if os.environ.get("THAW_SANITIZER"):
+        pytest.skip("a pager that was built for a sanitizer is confined in part only")
+    done = subprocess.run([thawtest.program("THAW"), "doctor", "--json"], check=False, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=LIMIT)
+    state = next(check["state"] for check in json.loads(done.stdout)["checks"] if check["name"] == "landlock")
+    memory = lab.memory("4M")
+    pager = lab.serve(memory, "--confine", "on")
+    lab.run_vmm(pager, memory, "seq:end=1")
+    pager.expect_exit(0)
+    version = re.search(r'msg="confined" .*landlock=(\S+)', pager.err).group(1)
+    assert (state == "ok") == version.isdigit(), version
+
+
 def test_the_doctors_text_fits_into_100_columns():
     done = subprocess.run([thawtest.program("THAW"), "doctor"], check=False, capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=LIMIT)

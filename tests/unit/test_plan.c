@@ -359,6 +359,65 @@ static void plans_agree_with_a_model_that_looks_at_every_page_for_every_entry(vo
     }
 }
 
+/* ---- what a source is told ---- */
+
+struct told {
+    struct {
+        uint64_t lo, hi;
+    } ranges[64];
+    size_t n;
+};
+
+static void hear(void *self, uint64_t lo, uint64_t hi)
+{
+    struct told *told = self;
+
+    assert_true(told->n < ARRAY_LEN(told->ranges));
+    told->ranges[told->n].lo = lo;
+    told->ranges[told->n++].hi = hi;
+}
+
+static int answer_nothing(void *self, struct thaw_extent *out, uint64_t off, uint64_t lo,
+                          uint64_t hi, uint64_t page_bytes)
+{
+    (void)self;
+    (void)off;
+    (void)page_bytes;
+    *out = (struct thaw_extent){.where = THAW_WHERE_ZERO, .first = lo, .end = hi};
+    return 0;
+}
+
+static void a_source_is_told_of_the_bytes_of_a_working_set_neighbours_together(void **state)
+{
+    static const struct thaw_source_ops deaf = {.name = "deaf", .locate = answer_nothing};
+    static const struct thaw_source_ops ops = {
+        .name = "told", .locate = answer_nothing, .expect = hear};
+    struct workingset *ws = sets_new(12, 1000);
+    struct told told = {.n = 0};
+    struct source *s = NULL;
+
+    (void)state;
+    assert_int_equal(source_new(&s, &ops, &told, 1000 << 12), 0);
+    plan_expect(ws, s);
+    assert_int_equal(told.n, 0);
+    sets_add(ws, 8, 0, false);
+    sets_add(ws, 500, 0, false);
+    sets_add(ws, 7, 0, true);
+    sets_add(ws, 999, 0, true);
+    plan_expect(ws, s);
+    assert_int_equal(told.n, 3);
+    assert_int_equal(told.ranges[0].lo, 7 << 12);
+    assert_int_equal(told.ranges[0].hi, 9 << 12);
+    assert_int_equal(told.ranges[1].lo, 500 << 12);
+    assert_int_equal(told.ranges[2].hi, 1000 << 12);
+    (void)source_free(s);
+    assert_int_equal(source_new(&s, &deaf, &told, 1000 << 12), 0);
+    plan_expect(ws, s); /* nobody has to listen */
+    assert_int_equal(told.n, 3);
+    (void)source_free(s);
+    (void)workingset_free(ws);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +430,7 @@ int main(void)
         cmocka_unit_test(a_set_of_another_size_of_memory_file_is_refused),
         cmocka_unit_test(an_empty_set_is_an_empty_plan),
         cmocka_unit_test(the_rest_is_every_region_in_the_order_of_the_image),
+        cmocka_unit_test(a_source_is_told_of_the_bytes_of_a_working_set_neighbours_together),
         cmocka_unit_test(plans_agree_with_a_model_that_looks_at_every_page_for_every_entry),
     };
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -261,6 +262,32 @@ static void warm(uint64_t off, uint64_t len)
     assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM), 0);
     for (uint64_t done = 0; done < len; done += PAGE)
         assert_int_equal(pread(fd, page, PAGE, (off_t)(off + done)), PAGE);
+}
+
+static void expected_bytes_come_by_themselves_and_cached_ones_stay(void **state)
+{
+    struct source *s;
+    struct thaw_extent x;
+
+    (void)state;
+    write_at(0, 64 * PAGE);
+    s = open_source(64 * PAGE);
+    drop_from_cache(0, 64 * PAGE);
+    x = locate(s, 20 * PAGE, 20 * PAGE, 21 * PAGE);
+    if (x.where != THAW_WHERE_ELSEWHERE) {
+        (void)source_free(s);
+        skip(); /* a file system that keeps everything in memory */
+    }
+    source_expect(s, 16 * PAGE, 32 * PAGE);
+    while (locate(s, 20 * PAGE, 20 * PAGE, 21 * PAGE).where !=
+           THAW_WHERE_MEMORY) /* or the watchdog */
+        (void)sched_yield();
+    warm(0, 64 * PAGE);
+    source_expect(s, 0, 8 * PAGE);
+    source_expect(s, 60 * PAGE, 100 * PAGE); /* more than there is */
+    x = locate(s, 0, 0, 8 * PAGE);
+    assert_int_equal(x.where, THAW_WHERE_MEMORY);
+    (void)source_free(s);
 }
 
 static void of_a_window_that_is_partly_cached_the_cached_run_is_in_memory(void **state)
@@ -532,6 +559,7 @@ int main(void)
         FILE_TEST(a_fragmented_window_is_taken_as_data_but_not_the_page_itself),
         FILE_TEST(bytes_in_the_page_cache_are_in_memory),
         FILE_TEST(cold_bytes_are_elsewhere_until_they_are_fetched),
+        FILE_TEST(expected_bytes_come_by_themselves_and_cached_ones_stay),
         FILE_TEST(of_a_window_that_is_partly_cached_the_cached_run_is_in_memory),
         FILE_TEST(a_huge_page_that_is_partly_cached_is_elsewhere),
         MEMORY_FILE_TEST(a_huge_page_that_is_a_hole_in_part_costs_a_file_in_memory_nothing),
