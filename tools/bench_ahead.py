@@ -116,7 +116,7 @@ def draw_panel(panel, rows, top):
         x = axis.x(tick)
         parts.append(f'<line class="grid" x1="{x:.1f}" y1="{begin:.1f}" x2="{x:.1f}" y2="{end:.1f}"/>')
         parts.append(text(x, end + 13, short(tick) if tick else "0", 10, "middle"))
-    parts.append(text(WIDTH - VALUE_WIDTH + 12, end + 13, panel.axis, 10))
+    parts.append(text(WIDTH - VALUE_WIDTH + 24, end + 13, panel.axis, 10))
     y = top + 30
     for label, bar, part, line in rows:
         middle = y + BAR_HEIGHT / 2
