@@ -231,10 +231,12 @@ def test_with_two_busy_threads_the_pager_runs_anywhere(lab, two_cpus):
 
 def test_the_pager_stays_where_it_was_put_although_it_follows(lab, two_cpus):
     memory = lab.memory(BIG, seed=9)
-    pager = lab.serve(memory, *EXACT, *OFF, "--cpu", "follow", wait=False)
-    for task in os.listdir(f"/proc/{pager.pid}/task"):
-        os.sched_setaffinity(int(task), {two_cpus[0]})
-    pager.wait_listening()
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {two_cpus[0]})  # inherited: a pager looks at it once, when it starts
+    try:
+        pager = lab.serve(memory, *EXACT, *OFF, "--cpu", "follow")
+    finally:
+        os.sched_setaffinity(0, everywhere)
     vmm = pages_touched_in_steps(lab, pager, memory, "shuffle:end=8000")
     os.sched_setaffinity(vmm.pid, {two_cpus[1]})
     assert not during_step(vmm, lambda: cpus_of(pager.pid) == {two_cpus[1]})
