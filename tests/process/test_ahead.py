@@ -3,10 +3,12 @@
 
 import json
 import os
+import pathlib
 import pty
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -131,6 +133,7 @@ def test_a_plan_that_is_over_costs_nothing(lab, memory):
         pytest.skip("a sanitizer has threads of its own")
     pager, peer = start(lab, memory, "--fill")
     wait_over(pager)
+    wait_until(lambda: asleep_for(pager.pid, 0.1), "the end of what there was to do")
     before = thread_times(pager.pid)
     with pytest.raises(TimeoutError):
         wait_until(lambda: thread_times(pager.pid) != before, "nothing", deadline=1)
@@ -140,7 +143,14 @@ def test_a_plan_that_is_over_costs_nothing(lab, memory):
 def thread_times(pid):
     """How often the threads of a process have been given a processor."""
     folder = f"/proc/{pid}/task"
-    return {tid: open(f"{folder}/{tid}/schedstat", encoding="ascii").read().split()[2] for tid in os.listdir(folder)}
+    return {tid: pathlib.Path(folder, tid, "schedstat").read_text(encoding="ascii").split()[2] for tid in os.listdir(folder)}
+
+
+def asleep_for(pid, seconds):
+    """No thread of a process is given a processor for so long."""
+    before = thread_times(pid)
+    time.sleep(seconds)
+    return thread_times(pid) == before
 
 
 def test_a_terminal_sees_a_bar(lab, memory):

@@ -106,8 +106,8 @@ def discard(peer, first, n, command="discard", *more):
     def asleep():
         try:
             return task.read_text().rsplit(")", 1)[1].split()[0] == "D"
-        except FileNotFoundError:
-            return True  # done already
+        except (FileNotFoundError, ProcessLookupError):  # of a thread that ended: the open or the read fails
+            return True
 
     wait_until(asleep, "the discard to wait for its message to be read")
 
