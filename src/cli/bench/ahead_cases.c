@@ -228,12 +228,16 @@ static void add_latency_in(struct ahead *a, enum bench_place place)
 
 static void add_throughput_in(struct ahead *a, enum bench_place place)
 {
-    struct ahead_case c = {.server = AHEAD_THAW, .work = AHEAD_TOUCH};
-    char name[32];
+    struct ahead_case c = {.work = AHEAD_TOUCH};
+    char name[40];
 
     for (unsigned n = 1; n <= 8; n *= 2) {
         c.n_threads = n;
+        c.server = AHEAD_THAW;
         (void)snprintf(name, sizeof(name), "%u threads", n);
+        add_in_place(a, name, c, place);
+        c.server = AHEAD_RAW;
+        (void)snprintf(name, sizeof(name), "%u threads, bare handler", n);
         add_in_place(a, name, c, place);
     }
 }

@@ -6,12 +6,13 @@
  * arise, and a source of bytes of our own can be given. It is confined as it is by default, but for the source that sleeps.
  *
  * The bare loop takes the same handshake and copies all of the guest, with one size of copy. Several threads share the work by
- * a common counter, as the pager's do.
+ * a common counter, as the pager's do. The bare handler takes it, too, and answers faults.
  */
 
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,8 @@
 #include "cli/bench/ahead_run.h"
 #include "cli/bench/touch.h"
 #include "pager/tuning.h"
+
+#define RAW_MSGS 32 /* of the bare handler: messages a read */
 
 static void tell(const struct ahead_part *part, char news)
 {
@@ -171,6 +174,51 @@ static int copy_all(struct raw *raw)
     return 0;
 }
 
+/* answer() - the least that can be done for a fault */
+static int answer(struct raw *raw, const struct uffd_msg *msg)
+{
+    uint64_t dst = align_down(msg->arg.pagefault.address, raw->part->c->page_bytes);
+    struct uffdio_copy copy = {
+        .dst = dst,
+        .src = (uintptr_t)raw->bytes + (dst - raw->dst),
+        .len = raw->part->c->page_bytes,
+    };
+
+    if (msg->event != UFFD_EVENT_PAGEFAULT)
+        return err_origin(-EPROTO, "userfaultfd event 0x%x", msg->event);
+    if (ioctl(raw->uffd, UFFDIO_COPY, &copy) < 0 && errno != EEXIST)
+        return err_origin_errno(-errno, "UFFDIO_COPY");
+    return 0;
+}
+
+/* answer_all() - a handler without states, checks and figures: what any other one is measured against. To the guest's end */
+static int answer_all(struct raw *raw, int sock)
+{
+    struct uffd_msg msgs[RAW_MSGS];
+    struct pollfd watched[] = {
+        {.fd = raw->uffd, .events = POLLIN},
+        {.fd = sock, .events = POLLIN},
+    };
+    int r = 0;
+
+    tell(raw->part, AHEAD_RESUME);
+    while (r == 0) {
+        ssize_t n = read(raw->uffd, msgs, sizeof(msgs));
+
+        if (n < 0 && errno != EAGAIN)
+            return err_origin_errno(-errno, "cannot read from the userfaultfd");
+        for (ssize_t i = 0; r == 0 && i < n / (ssize_t)sizeof(msgs[0]); i++)
+            r = answer(raw, &msgs[i]);
+        if (n > 0)
+            continue;
+        if (poll(watched, ARRAY_LEN(watched), -1) < 0 && errno != EINTR)
+            return err_origin_errno(-errno, "poll");
+        if (watched[1].revents != 0)
+            break;
+    }
+    return r;
+}
+
 /* Takes the handshake's address and userfaultfd. */
 static int take_handshake(int sock, struct raw *raw)
 {
@@ -247,6 +295,8 @@ static int serve_raw(const struct ahead_part *part)
     part->shared->accepted_ns = clock_now_ns();
     if (part->c->work == AHEAD_WAIT)
         tell(part, AHEAD_RESUME);
+    if (part->c->work == AHEAD_TOUCH)
+        return answer_all(&raw, sock);
     r = copy_all(&raw);
     while (r == 0 && read(sock, &byte, 1) < 0 && errno == EINTR)
         continue; /* the guest's end ends this process, too */
