@@ -44,6 +44,7 @@ enum ready {
     READY_CONTROL = 4,
     READY_GONE = 8,
     READY_BROKEN = 16, /* the uffd cannot be polled any more */
+    READY_SIDE = 32,   /* the second thread has little left to do */
 };
 
 void session_stop_because(struct session *s, enum stop_reason reason, const char *why)
@@ -64,6 +65,13 @@ static void step(struct session *s, const struct event *ev, uint64_t since_ns)
         session_carry_out(s, fx[0], since_ns);
 }
 
+/* begin() - something that is no discard, and no discard that was read is still to be dealt with */
+static void begin(struct session *s)
+{
+    side_take_back(s);
+    s->ahead.may_lend = true;
+}
+
 static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t read_ns)
 {
     struct event ev = {.time_ns = s->now_ns};
@@ -78,7 +86,7 @@ static void take_message(struct session *s, const struct uffd_msg *msg, uint64_t
     if (s->p.recorder)
         record_fault(s, &ev);
     if (ev.kind == EVENT_REMOVE) {
-        ahead_discarding(s);
+        ahead_discarding(s, ev.remove.start, ev.remove.end);
         letgo_removed(s, ev.remove.start, ev.remove.end);
     }
     step(s, &ev, read_ns);
@@ -105,8 +113,12 @@ bool session_take_messages(struct session *s)
 {
     struct uffd_msg *msgs = s->p.block->inbox;
     struct counters *c = &s->p.block->header->counters;
-    int n = uffd_receive(s->p.uffd, msgs, INBOX_MSGS);
-    uint64_t read_ns = clock_now_ns();
+    uint64_t read_ns;
+    int n;
+
+    side_take_back(s);
+    n = uffd_receive(s->p.uffd, msgs, INBOX_MSGS);
+    read_ns = clock_now_ns();
 
     if (n < 0)
         session_stop_because(s, STOP_REFUSED, err_text());
@@ -117,8 +129,10 @@ bool session_take_messages(struct session *s)
     c->messages += (uint64_t)n;
     take_discards(s, msgs, (unsigned)n);
     for (int i = 0; i < n && s->stop == STOP_NONE; i++) {
-        if (!uffd_is_cleared(&msgs[i]))
+        if (!uffd_is_cleared(&msgs[i])) {
+            begin(s);
             take_message(s, &msgs[i], read_ns);
+        }
         uffd_clear(&msgs[i]);
     }
     return true;
@@ -133,7 +147,7 @@ bool session_take_messages(struct session *s)
 static void take_all_messages(struct session *s)
 {
     for (unsigned i = 0; i < READS_A_TURN && s->stop == STOP_NONE; i++) {
-        if (!session_take_messages(s))
+        if (!session_take_messages(s) || side_is_working(s))
             return;
     }
 }
@@ -191,6 +205,7 @@ static void take_fetched(struct session *s)
         };
         struct effect fx[ENGINE_FX_MAX];
 
+        begin(s);
         if (engine_step(&s->engine, &ev, fx) == 0)
             continue;
         if (fx[0].kind == EFFECT_STOP)
@@ -224,7 +239,10 @@ static void take_ticks(struct session *s)
     for (unsigned i = 0; i < TICKS_A_TURN && s->stop == STOP_NONE; i++) {
         struct event ev = {.kind = EVENT_TICK, .time_ns = s->now_ns};
 
-        if (engine_deadline_ns(&s->engine) > s->now_ns || engine_step(&s->engine, &ev, fx) == 0)
+        if (engine_deadline_ns(&s->engine) > s->now_ns)
+            return;
+        begin(s);
+        if (engine_step(&s->engine, &ev, fx) == 0)
             return;
         session_carry_out(s, fx[0], s->put_off_ns);
     }
@@ -255,8 +273,9 @@ static unsigned wait_ready(struct session *s)
     unsigned ready = 0;
     int n;
 
-    wakeup_turn(s->p.wakeup, !s->ahead.over, s->now_ns);
+    wakeup_turn(s->p.wakeup, !s->ahead.over && !s->ahead.side, s->now_ns);
     until_ns = deadline_ns(s);
+    side_lend(s);
     n = wakeup_look(s->p.wakeup, s->epoll, events, ARRAY_LEN(events), until_ns, &s->now_ns);
     wait_ns = until_ns > s->now_ns ? until_ns - s->now_ns : 0;
     timeout = timespec_from_ns(wait_ns);
@@ -268,7 +287,8 @@ static unsigned wait_ready(struct session *s)
                        until_ns == ENGINE_NEVER ? -1
                                                 : (int)((wait_ns + NS_PER_MS - 1) / NS_PER_MS));
     if (n < 0 && errno != EINTR)
-        return READY_BROKEN;
+        ready = READY_BROKEN;
+    side_take_back(s);
     for (int i = 0; i < n; i++) {
         ready |= events[i].data.u32;
         if (events[i].data.u32 == READY_MESSAGES && (events[i].events & EPOLLERR))
@@ -295,6 +315,8 @@ static void serve(struct session *s)
             take_all_messages(s);
         if (ready & READY_FETCHED)
             take_fetched(s);
+        if (ready & READY_SIDE)
+            side_clear(s);
         if (ready & READY_CONTROL)
             take_control(s);
         if (ready & READY_GONE)
@@ -302,12 +324,14 @@ static void serve(struct session *s)
         if (record_deadline_ns(s) <= s->now_ns)
             record_end(s);
         take_ticks(s);
+        side_take_back(s);
         if (!s->ahead.bursts)
             letgo_take(s);
         ahead_take(s);
         if (leave_is_due(s))
             leave(s);
     }
+    side_take_back(s);
     wakeup_end(s->p.wakeup);
 }
 
@@ -383,6 +407,8 @@ static int prepare(struct session *s)
         r = watch(s, s->p.control->fd, READY_CONTROL);
     if (r == 0)
         r = watch(s, s->p.peer->pidfd, READY_GONE);
+    if (r == 0 && s->ahead.side)
+        r = watch(s, side_fd(s), READY_SIDE);
     if (r < 0)
         return r;
     /* Never written: all of it is the kernel's one page of zeroes. Touched here, so that copying it never faults. */
@@ -414,7 +440,9 @@ int session_new(struct session **out, const struct session_parts *parts,
     s->ahead.reads = s->engine.ahead;
     s->ahead.filling = parts->working_set.n == 0 && parts->fill.n == 0;
     s->ahead.over = s->ahead.filling;
-    r = prepare(s);
+    r = side_new(s);
+    if (r == 0)
+        r = prepare(s);
     if (r == 0)
         r = before_new(s);
     if (r < 0) {
@@ -435,6 +463,7 @@ struct session *session_free(struct session *s)
         (void)munmap((void *)s->unreadable, 4 * KIB);
     (void)fd_close(s->epoll);
     before_free(s);
+    side_free(s);
     free(s);
     return NULL;
 }

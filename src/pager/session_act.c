@@ -118,12 +118,16 @@ static bool has_messages(const struct session *s)
  * Installs are refused from a discard's call until its thread has run on, which takes tens of microseconds from our read
  * of its message on. A thread that discards without a pause leaves a gap of a microsecond or two between two such times: a
  * timer hardly ever meets it, this loop does. While a message is unread there is no gap to wait for. Insisting is of no use
- * where that thread waits for our own processor: each time it did not help, it takes half as long the next time.
+ * where that thread waits for our own processor: each time it did not help, it takes half as long the next time. What nobody
+ * waits for is left alone for a moment instead.
  */
 static struct install_result install(struct session *s, const struct effect *fx)
 {
-    struct install_result r = install_once(s, fx);
+    struct install_result r;
     uint64_t end_ns;
+
+    side_lend_beside(s, fx);
+    r = install_once(s, fx);
 
     if (r.outcome == OUTCOME_AGAIN && r.bytes_done == 0) {
         end_ns = clock_now_ns() + (INSIST_NS >> s->n_refused);

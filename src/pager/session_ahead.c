@@ -2,9 +2,10 @@
 /*
  * session_ahead.c - what is done when nobody waits: install what is planned, and read for it
  *
- * The pager thread does both, a slice at a time, and looks at the kernel's messages between two slices: a fault waits for
- * one slice at most (SLICE_BYTES, some microseconds), and no second thread makes ioctls (invariant I4). Whatever else there
- * is to do goes first: messages, bytes that have come, retries.
+ * Here the pager thread does both, a slice at a time, and looks at the kernel's messages between two slices: a fault waits for
+ * one slice at most (SLICE_BYTES, some microseconds), and no second thread makes ioctls (invariant I4). With a second processor
+ * most slices are installed by another thread while this one sleeps: session_aside.c. Whatever else there is to do goes first:
+ * messages, bytes that have come, retries.
  *
  *     the plan    working set, in the order of the first touches     --prefetch
  *                 then everything else, in the order of the file     --fill
@@ -30,7 +31,6 @@
 #define GAP_BYTES     (64 * KIB)
 #define LEAD_BYTES    (32 * MIB) /* how far reads are ahead of installs */
 #define GENTLE_NS     (10 * NS_PER_MS)
-#define GAP_NS        (20 * NS_PER_US)
 #define TELL_NS       (100 * NS_PER_MS)
 
 static struct counters *counters(struct session *s)
@@ -120,7 +120,7 @@ uint64_t ahead_deadline_ns(const struct session *s)
 {
     const struct ahead *a = &s->ahead;
 
-    if (a->over || a->waits || engine_deadline_ns(&s->engine) != ENGINE_NEVER)
+    if (a->over || a->waits || engine_deadline_ns(&s->engine) != ENGINE_NEVER || side_is_working(s))
         return ENGINE_NEVER;
     return a->next_ns;
 }
@@ -137,9 +137,15 @@ static void limit_rate(struct session *s, uint64_t n_pages)
                  (uint64_t)((double)bytes * (double)NS_PER_S / (double)s->p.ahead_rate);
 }
 
-void ahead_discarding(struct session *s)
+void ahead_discarding(struct session *s, hva_t start, hva_t end)
 {
     s->ahead.gentle_until_ns = s->now_ns + GENTLE_NS;
+    side_discarding(s, start, end);
+}
+
+void ahead_refused(struct session *s)
+{
+    s->ahead.next_ns = max_u64(s->ahead.next_ns, clock_now_ns() + GAP_NS);
 }
 
 /* take_slice() - Return: was there anything to do? */
@@ -150,7 +156,7 @@ static bool take_slice(struct session *s)
     uint64_t before = counters(s)->pages_ahead;
 
     if (engine_step(&s->engine, &ev, fx) == 0) {
-        if (prefetch_is_over(&s->engine.ahead))
+        if (prefetch_is_over(&s->engine.ahead) && side_is_empty(s))
             next_plan(s);
         return false;
     }
@@ -221,7 +227,12 @@ void ahead_take(struct session *s)
     }
     if (s->ahead.reading)
         feed(s);
+    if (side_fill(s)) {
+        tell_progress(s);
+        return;
+    }
     for (unsigned i = 0; i < SLICES_A_TURN && s->stop == STOP_NONE && ahead_is_due(s); i++) {
+        side_did_by_hand(s);
         if (take_slice(s) && session_take_messages(s))
             break; /* there may be more, and retries: they go first */
         if (s->ahead.over)

@@ -8,6 +8,7 @@
  *     session.c        the loop: waiting, messages, retries; the beginning and the end
  *     session_act.c    carrying out what the engine wants
  *     session_ahead.c  what is done when nobody waits: the plan, and reading for it
+ *     session_aside.c  the same by a second thread
  *     session_burst.c  the plan's first part, before the VM is told to go on
  *     session_letgo.c  ranges that the kernel can do without us, and the end of it all
  *     session_record.c what the recorder is told, and when its file is written
@@ -28,7 +29,9 @@ struct ahead {
     uint64_t began_ns;        /* 0: not yet */
     uint64_t told_ns;         /* when somebody was told of the progress */
     struct bursts *bursts;    /* owned; NULL: the VM may go on */
+    struct side *side;        /* owned; NULL: no second thread */
     uint64_t before_bytes;    /* to be installed until it may */
+    bool may_lend;            /* every discard that was read has been dealt with */
     bool filling;             /* the working set is done; the rest is */
     bool over;
 };
@@ -97,8 +100,14 @@ bool ahead_is_due(const struct session *s);
 /** ahead_deadline_ns() - when there will be, by the clock; ENGINE_NEVER: not by the clock */
 uint64_t ahead_deadline_ns(const struct session *s);
 
-/** ahead_discarding() - the VMM discards memory: leave gaps between installs for a while */
-void ahead_discarding(struct session *s);
+/* Between two installs of what nobody waits for, for a while after a discard. */
+#define GAP_NS (20 * NS_PER_US)
+
+/** ahead_discarding() - the VMM discards [@start, @end): leave gaps between installs for a while */
+void ahead_discarding(struct session *s, hva_t start, hva_t end);
+
+/** ahead_refused() - the kernel has refused an install that nobody waits for: leave a gap */
+void ahead_refused(struct session *s);
 
 /** ahead_take() - some slices of the plan, as long as no message comes */
 void ahead_take(struct session *s);
@@ -108,6 +117,41 @@ void ahead_fetch(struct session *s, const struct effect *fx);
 
 /** ahead_fetched() - a read for the plan is over */
 void ahead_fetched(struct session *s, const struct fetch_job *job);
+
+/** side_new() - a thread for the plan, if there is a plan and a second processor. Return: 0 or a negative errno with a text */
+int side_new(struct session *s);
+
+void side_free(struct session *s);
+
+/** side_fd() - a descriptor (borrow) that is readable when there is little left for it; -1: there is no such thread */
+int side_fd(const struct session *s);
+
+/** side_clear() - that was seen */
+void side_clear(const struct session *s);
+
+/** side_fill() - hand out slices of the plan. Return: is there something to do for the thread? */
+bool side_fill(struct session *s);
+
+/** side_lend() - the pager thread goes to sleep: the other one may install */
+void side_lend(struct session *s);
+
+/** side_lend_beside() - while an install for a fault is made, if that has no page in common with what the other one has in hand */
+void side_lend_beside(struct session *s, const struct effect *fx);
+
+/** side_take_back() - it does not any more; what it has done is reported to the engine */
+void side_take_back(struct session *s);
+
+/** side_is_working() - has it anything to do while the pager thread sleeps? */
+bool side_is_working(const struct session *s);
+
+/** side_is_empty() - has it nothing in hand? */
+bool side_is_empty(const struct session *s);
+
+/** side_discarding() - a discard of [@start, @end) was read: nothing of it that was handed out before is installed */
+void side_discarding(struct session *s, hva_t start, hva_t end);
+
+/** side_did_by_hand() - a slice was taken by the pager thread */
+void side_did_by_hand(struct session *s);
 
 /** before_new() - threads for bursts, if something is to be installed before the VM goes on. Return: 0 or a negative errno with a text */
 int before_new(struct session *s);

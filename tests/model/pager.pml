@@ -39,6 +39,8 @@
  *     AROUND      an install takes the neighbour along if the same belongs there
  *     AHEAD       when nothing waits, a page that nobody asked for is chosen, and installed some time later, by the pager
  *                 or by a helper, in which the pager reads nothing
+ *     ASIDE       the same, but what is chosen stays chosen while messages are read and answered: the helper installs only when
+ *                 the pager has lent it the userfaultfd, which it takes back before it reads
  *     TRACK       writes are tracked: every install is armed
  *     ZERO_RANGE  the image says that the last page is zero
  *     INTRUDER    once, a page becomes present and nobody is woken: a device writes through another mapping of the
@@ -176,21 +178,7 @@ bit was_read;
 #define MAY_RETRY (TIMER_FIRES && !UFFD_READABLE)
 #endif
 
-/* The page chosen to be installed ahead: nobody reads messages before its outcome is known. */
-#ifdef AHEAD
-#define CHOSEN    1
-#define INSTALLED 2
-byte ahead_is, ahead_page, ahead_outcome;
-#define MAY_CHOOSE(p) \
-    (ahead_is == 0 && !UFFD_READABLE && !HAS_BATCH && waiting[0] == 0 && waiting[PAGES - 1] == 0 && page_state[p] == PAGE_ABSENT)
-#ifdef MUTATE_READ_BESIDE_HELPER
-#define IS_FREE true
-#else
-#define IS_FREE (ahead_is == 0)
-#endif
-#else
-#define IS_FREE true
-#endif
+#include "ahead.pml"
 
 /* ---- what the pager does ------------------------------------------------------------------- */
 
@@ -307,6 +295,12 @@ inline install_after(p)
 /* Answers one fault, asks for its bytes, or puts it off: the page's state decides. */
 inline answer(p, wp, write)
 {
+#if defined(ASIDE) && PAGES == 2
+    if
+    :: d_step { ahead_is == CHOSEN && ahead_page != p -> lent = true }
+    :: skip
+    fi;
+#endif
 #ifdef AROUND
     install_before(p);
 #endif
@@ -360,6 +354,9 @@ inline read_message()
 
 inline apply_removes()
 {
+#ifdef ASIDE
+    take_out();
+#endif
     if
     :: (batch_removed & 1) != 0 -> page_step(EV_REMOVE, 0)
     :: else
@@ -375,6 +372,9 @@ inline apply_removes()
 
 inline take_fault(v)
 {
+#ifdef ASIDE
+    take_back();
+#endif
     p = batch_page[v];
     kind = batch_fault[v];
     batch_page[v] = 0;
@@ -386,7 +386,7 @@ inline take_fault(v)
 inline handle_batch()
 {
     d_step {
-        HAS_BATCH ->
+        IS_FREE && HAS_BATCH ->
 #ifdef MUTATE_FAULTS_BEFORE_REMOVES
         skip
 #else
@@ -417,7 +417,7 @@ inline handle_batch()
 inline retry_pass()
 {
     d_step {
-        !HAS_BATCH && MAY_RETRY && EITHER(MUST_RETRY) ->
+        IS_FREE && !HAS_BATCH && MAY_RETRY && EITHER(MUST_RETRY) ->
 #ifdef MUTATE_RETRY_NEEDS_MESSAGE
         was_read = 0
 #else
@@ -425,7 +425,12 @@ inline retry_pass()
 #endif
     };
     do
-    :: d_step { v < 2 * PAGES && IS_DUE(v) -> p = v / 2 };
+    :: d_step {
+            v < 2 * PAGES && IS_DUE(v) -> p = v / 2;
+#ifdef ASIDE
+            take_back()
+#endif
+        };
         answer(p, (v % 2 == 1), true);
         v++
     :: d_step { v < 2 * PAGES && !IS_DUE(v) -> v++ }
@@ -452,51 +457,6 @@ inline take_bytes(p)
     fi;
     outcome = DONE
 }
-
-#ifdef AHEAD
-inline choose(p)
-{
-    ahead_page = p;
-    ahead_is = CHOSEN
-}
-
-/* What became of it. What was refused is left for another time. */
-inline report_ahead()
-{
-    if
-#ifdef MUTATE_READ_BESIDE_HELPER
-    :: page_state[ahead_page] != PAGE_ABSENT /* ... and does not notice */
-    :: ahead_outcome == DONE && page_state[ahead_page] == PAGE_ABSENT ->
-#else
-    :: ahead_outcome == DONE ->
-#endif
-        event = EVENT_OF_IMAGE(false);
-        if
-        :: IMAGE_AT(ahead_page) == ZEROES -> event = EVENT_OF_ZEROES(false)
-        :: else
-        fi;
-        page_step(event, ahead_page);
-        waiting[ahead_page] = 0
-    :: ahead_outcome == EXISTS -> page_step(EV_FOUND, ahead_page)
-    :: ahead_outcome == AGAIN
-    fi;
-    ahead_is = 0;
-    ahead_page = 0;
-    ahead_outcome = 0
-}
-
-/* Installs what was chosen: the pager thread itself, or another one. */
-active proctype installer()
-{
-end_idle:
-    do
-    :: d_step {
-            ahead_is == CHOSEN -> kernel_install(ahead_page, IMAGE_AT(ahead_page), ARM, ahead_outcome);
-            ahead_is = INSTALLED
-        }
-    od
-}
-#endif
 
 /*
  * I8. What the next snapshot has for a page: with tracked writes what its state says, else what is there, and what the
@@ -550,12 +510,17 @@ end_idle:
 #if PAGES == 2
     :: d_step { MAY_CHOOSE(1) -> choose(1) }
 #endif
+#ifdef ASIDE
+    :: d_step { MAY_LEND -> lent = true }
+    :: d_step { lent || ahead_is == INSTALLED -> take_back() }
+#else
     :: d_step { ahead_is == INSTALLED -> report_ahead() }
 #endif
+#endif
 #ifdef FETCH
-    :: d_step { !HAS_BATCH && fetch[0] == ARRIVED -> take_bytes(0) }
+    :: d_step { IS_FREE && !HAS_BATCH && fetch[0] == ARRIVED -> take_bytes(0) }
 #if PAGES == 2
-    :: d_step { !HAS_BATCH && fetch[1] == ARRIVED -> take_bytes(1) }
+    :: d_step { IS_FREE && !HAS_BATCH && fetch[1] == ARRIVED -> take_bytes(1) }
 #endif
 #endif
     :: atomic {

@@ -102,6 +102,9 @@ CHECKS = (
     correct("one-page", "what is installed ahead spoils no discard", "AHEAD", "BALLOONS=2", "REMOVES=1"),
     correct("one-page", "no tracked write is lost on what is installed ahead", "AHEAD", "TRACK"),
     unbounded("one-page", "nothing is stale or lost on what is installed ahead", "AHEAD", "TRACK"),
+    correct("one-page", "what another thread installs strands nobody", "ASIDE", "INTRUDER"),
+    correct("one-page", "what another thread installs spoils no discard", "ASIDE", "BALLOONS=2", "REMOVES=1"),
+    unbounded("one-page", "nothing is stale or lost on what another thread installs", "ASIDE", "TRACK"),
     unbounded("one-page", "nothing is stale or lost", "FETCH", "INTRUDER"),
     unbounded("one-page", "nothing is stale or lost while discards overlap", "BALLOONS=2"),
     unbounded("one-page", "no tracked write is lost", "TRACK", "FETCH"),
@@ -110,6 +113,7 @@ CHECKS = (
     correct("two-pages", "a neighbour that is taken along gets what is its own", *TWO, "AROUND"),
     correct("two-pages", "a neighbour that the image says is zero is not taken along", *TWO, "AROUND", "ZERO_RANGE"),
     correct("two-pages", "a page is installed ahead while the other one faults", *TWO, "AHEAD"),
+    correct("two-pages", "another thread installs a page while a fault of the other one is answered", *TWO, "ASIDE"),
     unbounded("two-pages", "nothing is stale or lost on either page", "PAGES=2"),
     unbounded("two-pages", "nothing is stale or lost when neighbours are taken along", "PAGES=2", "AROUND"),
     correct("two-pages-tracked", "no tracked write is lost on either page", *TWO, "TRACK"),
@@ -130,6 +134,8 @@ CHECKS = (
              "FETCH"),
     mutation("reading messages beside a thread that installs ahead installs stale bytes", "READ_BESIDE_HELPER", STALE,
              "AHEAD"),
+    mutation("leaving to another thread what was discarded meanwhile installs stale bytes", "KEEP_CHOSEN", STALE,
+             "ASIDE"),
     mutation("ZEROPAGE and then WRITEPROTECT loses a write", "ZEROPAGE_THEN_PROTECT", UNTRUE, "TRACK"),
     mutation("taking a partial copy for a whole one strands a vCPU", "PARTIAL_IS_WHOLE", STRANDED, *TWO, "AROUND"),
     mutation("taking a neighbour along in whatever state gives it another page's bytes", "NEIGHBOUR_UNSEEN", UNTRUE,
@@ -234,7 +240,7 @@ def run_check(check, page_states, want_story, tell):
     defines = ["-D" + define for define in check.defines]
     with tempfile.TemporaryDirectory(prefix="thaw-model-") as name:
         folder = pathlib.Path(name)
-        for source in ("pager.pml", "kernel.pml", "guest.pml"):
+        for source in ("pager.pml", "kernel.pml", "guest.pml", "ahead.pml"):
             shutil.copy(HERE / source, folder)
         include = page_states.promela(changed_table(page_states, check.table))
         (folder / "page_states.pml").write_text(include, encoding="utf-8")

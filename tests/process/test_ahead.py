@@ -153,6 +153,14 @@ def asleep_for(pid, seconds):
     return thread_times(pid) == before
 
 
+def test_what_is_discarded_just_before_it_would_be_installed_stays_away(lab):
+    memory = lab.memory("64M", seed=12)
+    pager = lab.serve(memory, "--fill")
+    result = lab.run_vmm(pager, memory, "balloon:threads=2,n=1500", "verify")
+    pager.expect_exit(0)
+    check_stats(pager.stats(), result)
+
+
 def test_a_terminal_sees_a_bar(lab, memory):
     path = record(lab, memory, list(range(32)))
     master, slave = pty.openpty()

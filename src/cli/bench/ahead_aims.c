@@ -162,7 +162,7 @@ static void add_latency_of(struct aims *l, const char *what, const char *place, 
 
 static void add_latency(struct aims *l)
 {
-    static const char *const places[] = {"split", "awake"};
+    static const char *const places[] = {"split", "awake", "free"};
 
     for (unsigned i = 0; i < ARRAY_LEN(places); i++) {
         add_latency_of(l, "faults", places[i], 1.5, 2);

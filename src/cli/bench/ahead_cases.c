@@ -314,6 +314,8 @@ static void add_cases(struct ahead *a)
         in_place[a->what](a, a->cpus[1] >= 0 ? BENCH_SPLIT : BENCH_FREE);
         if (has_awake)
             in_place[a->what](a, BENCH_AWAKE);
+        if (a->what == AHEAD_LATENCY && a->cpus[1] >= 0)
+            in_place[a->what](a, BENCH_FREE); /* where a second thread installs */
     }
 }
 

@@ -87,6 +87,11 @@ static int serve_thaw(const struct ahead_part *part)
     struct thaw_pager *p = NULL;
     int r = 0;
 
+    if (c->place == BENCH_FREE) { /* as thaw serve does it */
+        o.cpus = "follow";
+        o.latency_qos = THAW_LATENCY_QOS_AUTO;
+        o.spin_us = THAW_SPIN_AUTO;
+    }
     if (c->bytes == AHEAD_SLOW) {
         r = ahead_slow_new(&slow, part->image);
         o.source = &ahead_slow_ops;
