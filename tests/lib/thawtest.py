@@ -552,7 +552,6 @@ def check_stats(stats, result=None, end="vmm-gone"):
     assert stats["pages"] == result["pages"]
     assert stats["page_bytes"] == result["page_bytes"]
     assert stats["regions"] == result["regions"]
-    assert counters["removes"] >= (1 if result["pages_discarded"] else 0)
     # Nobody hears of a discard in a range that was let go of, nor of a first touch there.
     assert counters["pages_removed"] >= result["pages_discarded"] or counters["ranges_let_go"] > 0
     # ... and a thread that waited there may have been woken after its fault was read.
