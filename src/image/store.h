@@ -37,6 +37,7 @@ struct image {
     struct manifest *manifest;
     int manifest_fd; /* holds the shared lock */
     int *pack_fds;   /* as many as the manifest has packs; read only */
+    char **pack_names; /* the same, for messages */
 };
 
 /**

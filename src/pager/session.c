@@ -305,6 +305,7 @@ static void serve(struct session *s)
         if (!s->ahead.bursts)
             letgo_take(s);
         ahead_take(s);
+        source_trim(s->p.source);
         if (leave_is_due(s))
             leave(s);
     }
