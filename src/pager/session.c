@@ -197,6 +197,7 @@ static void take_fetched(struct session *s)
             session_stop_because(s, STOP_SOURCE, job.error);
         else
             session_carry_out(s, fx[0], job.since_ns);
+        ahead_along(s, &job);
     }
 }
 
