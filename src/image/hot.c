@@ -30,13 +30,15 @@ int hot_workingset(struct workingset **out, const struct manifest *m)
     if (n == 0)
         return 0;
     if (n > WORKINGSET_ENTRIES_MAX)
-        return err_origin(-EFBIG, "the image's working set has %" PRIu64 " pages, expected %llu at most",
-                          n, WORKINGSET_ENTRIES_MAX);
+        return err_origin(-EFBIG,
+                          "the image's working set has %" PRIu64 " pages, expected %llu at most", n,
+                          WORKINGSET_ENTRIES_MAX);
     r = workingset_new(&ws, UNIT_SHIFT, m->image_bytes);
     if (r == 0)
         r = workingset_reserve(ws, n);
     for (uint64_t i = 0; i < m->n_hot && r == 0; i++) {
-        for (uint64_t page = m->hot[i].first; page < m->hot[i].first + m->hot[i].n && r == 0; page++)
+        for (uint64_t page = m->hot[i].first; page < m->hot[i].first + m->hot[i].n && r == 0;
+             page++)
             r = workingset_add(ws, &(struct workingset_entry){.unit = page});
     }
     if (r < 0)

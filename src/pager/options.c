@@ -16,7 +16,8 @@ int options_check(const struct thaw_pager_options *o)
     if (!o->socket_path == !o->adopt)
         return err_origin(-EINVAL, "expected a socket path or a VMM to take over, one of them");
     if ((o->memory_path != NULL) + (o->source != NULL) + (o->image != NULL) > 1)
-        return err_origin(-EINVAL, "expected a memory file, an image or a page source, one of them");
+        return err_origin(-EINVAL,
+                          "expected a memory file, an image or a page source, one of them");
     if (!o->memory_path && !o->source && !o->image && !o->adopt)
         return err_origin(-EINVAL, "expected a memory file, an image or a page source");
     if (o->image && !o->store)

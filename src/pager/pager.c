@@ -111,8 +111,7 @@ static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
         r = source_new(&p->served.source, o->source, o->source_self, o->source_size_bytes);
     if (r == 0 && o->socket_path)
         log_line(&p->log, THAW_LOG_INFO, "msg=\"listening\" socket=%s memory=%s bytes=%ju",
-                 o->socket_path, served_name(p),
-                 (uintmax_t)source_size_bytes(p->served.source));
+                 o->socket_path, served_name(p), (uintmax_t)source_size_bytes(p->served.source));
     return r;
 }
 

@@ -145,7 +145,8 @@ static int prepare_session(struct thaw_pager *p)
     }
     /* With a plan, one for each read that is under way for it, and one that a fault never waits for. */
     bool reads_ahead = p->plans.ws || p->opts.fill;
-    int r = workers_new(&p->workers, p->served.source, reads_ahead ? WORKERS_MAX_AHEAD + 1 : N_WORKERS);
+    int r =
+        workers_new(&p->workers, p->served.source, reads_ahead ? WORKERS_MAX_AHEAD + 1 : N_WORKERS);
 
     if (r == 0)
         r = prepare_ahead(p);

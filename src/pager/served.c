@@ -13,6 +13,7 @@
 #include "image/hot.h"
 #include "image/store.h"
 #include "pager/workers.h"
+#include "source/arena.h"
 #include "source/image.h"
 
 #define PREFIX     "image:"
@@ -20,7 +21,7 @@
 #define ID_DIGITS  (IMAGE_ID_TEXT - 1)
 #define ID_END     (PREFIX_LEN + ID_DIGITS) /* up to here it says which image, behind it where */
 
-static_assert(IMAGE_SOURCE_KEEPS >= WORKERS_MAX_JOBS + WORKERS_MAX_AHEAD,
+static_assert(ARENA_KEEPS >= WORKERS_MAX_JOBS + WORKERS_MAX_AHEAD,
               "what a fetch has brought is there when the pager looks at it");
 
 /* ---- images ---------------------------------------------------------------------------------------------------- */
@@ -56,8 +57,9 @@ static int name_image(struct served *s, const struct image *image, const char *s
         return err_origin_errno(-ENOMEM, "cannot serve image %s", image->name);
     }
     if (strlen(s->name) >= room)
-        return err_origin(-ENAMETOOLONG, "the store's name %s is too long: expected at most %zu bytes",
-                          full, room - ID_END - 2);
+        return err_origin(-ENAMETOOLONG,
+                          "the store's name %s is too long: expected at most %zu bytes", full,
+                          room - ID_END - 2);
     return 0;
 }
 
@@ -67,8 +69,7 @@ static int open_image(struct served *s, const char *folder, const char *name,
 {
     _cleanup_(store_closep) struct store *store = NULL;
     _cleanup_(image_closep) struct image *image = NULL;
-    uint64_t cache_bytes =
-        o->image_cache_bytes ? o->image_cache_bytes : IMAGE_SOURCE_CACHE_BYTES;
+    uint64_t cache_bytes = o->image_cache_bytes ? o->image_cache_bytes : IMAGE_SOURCE_CACHE_BYTES;
     int r;
 
     raise_file_limit();

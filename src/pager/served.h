@@ -23,9 +23,9 @@
 
 /** struct served - all zeroes: not known yet */
 struct served {
-    struct source *source;  /* owned */
-    struct file_id memory;  /* of the memory file; zeroes: something else */
-    char *name;             /* owned: for messages and the state file; NULL: not known yet */
+    struct source *source; /* owned */
+    struct file_id memory; /* of the memory file; zeroes: something else */
+    char *name;            /* owned: for messages and the state file; NULL: not known yet */
     bool is_image;
     struct workingset *hot; /* owned: the image's own; NULL: none */
 };

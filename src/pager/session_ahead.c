@@ -32,10 +32,11 @@
 #define READS_MAX     WORKERS_MAX_AHEAD
 #define READ_BYTES    (1 * MIB)
 #define GAP_BYTES     (64 * KIB)
-#define LOOKS_A_TURN  256u /* pages or runs of them that may turn out to be there, between two looks at everything else */
-#define GENTLE_NS     (10 * NS_PER_MS)
-#define GAP_NS        (20 * NS_PER_US)
-#define TELL_NS       (100 * NS_PER_MS)
+#define LOOKS_A_TURN \
+    256u /* pages or runs of them that may turn out to be there, between two looks at everything else */
+#define GENTLE_NS (10 * NS_PER_MS)
+#define GAP_NS    (20 * NS_PER_US)
+#define TELL_NS   (100 * NS_PER_MS)
 
 static struct counters *counters(struct session *s)
 {
