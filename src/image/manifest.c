@@ -44,10 +44,11 @@ static int layout_of(struct layout *l, const struct manifest_header *h)
 {
     uint64_t runs_bytes;
     uint64_t hot_bytes;
-    bool wrong = __builtin_mul_overflow(h->n_runs, sizeof(struct manifest_run), &runs_bytes) |
-                 __builtin_mul_overflow(h->n_hot, sizeof(struct manifest_hot), &hot_bytes);
+    bool wrong = __builtin_mul_overflow(h->n_runs, sizeof(struct manifest_run), &runs_bytes);
 
-    /* Each of the first three has less than 2^32 entries of at most 40 bytes. */
+    wrong |= __builtin_mul_overflow(h->n_hot, sizeof(struct manifest_hot), &hot_bytes);
+
+    /* Each of the first three tables has less than 2^32 entries of at most 40 bytes. */
     l->parents = sizeof(*h);
     l->packs = l->parents + (uint64_t)h->n_parents * IMAGE_ID_BYTES;
     l->frames = l->packs + (uint64_t)h->n_packs * sizeof(struct manifest_pack);
