@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/image/image.h"
 #include "pager/cpu_list.h"
 
 #define VERB "serve"
@@ -28,7 +29,7 @@ const char serve_help[] =
     "  -s, --socket PATH             unix socket that the VMM connects to\n"
     "  -m, --memory FILE             the snapshot's memory file, raw\n"
     "  -i, --image NAME              an image (thaw image), by its name or id\n"
-    "      --store DIR               the folder that has it (default: as for thaw image)\n"
+    "      --store DIR               the store that has it ($THAW_STORE, or /var/lib/thaw)\n"
     "      --image-cache SIZE        keep so much of it decompressed (default 64M)\n"
     "      --page-size auto|4K|2M    page size of guest memory; auto: as the VMM says (default)\n"
     "      --fault-around SIZE       install so much around a fault if it is in memory; 0: the "
@@ -567,6 +568,8 @@ int serve_parse_args(struct serve_args *a, int argc, char **argv)
     if (r != CLI_OK)
         return r;
     a->opts.allow_uids = a->uids;
+    if (a->opts.image || a->opts.store)
+        a->opts.store = image_store_path(a->opts.store);
     if (a->opts.record_path && !a->around_given)
         a->opts.fault_around_bytes = 0; /* what is installed along with another page is not seen */
     return check_args(a);

@@ -20,6 +20,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <lz4.h>
@@ -33,13 +34,33 @@
 
 #include "base/err.h"
 
+#define STORED_BYTES (FRAME_PAGES_MAX * IMAGE_PAGE)
+
 struct frame_coder {
-    void *stored; /* a frame as it was read */
+    void *stored; /* owned, STORED_BYTES: a frame as it was read */
     ZSTD_DCtx *zstd_in;
     ZSTD_CCtx *zstd_out; /* NULL until it is needed, as the next two */
     void *lz4_state;
     void *lz4hc_state;
 };
+
+/*
+ * map_stored() - room for a frame, of which most is never used
+ *
+ * Not from malloc(): the kernel may make a huge page of what is as large as one, and a pager has several coders. NULL: no
+ * memory.
+ */
+/* #syscalls:start mmap madvise */
+static void *map_stored(void)
+{
+    void *stored =
+        mmap(NULL, STORED_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (stored == MAP_FAILED)
+        return NULL;
+    (void)madvise(stored, STORED_BYTES, MADV_NOHUGEPAGE);
+    return stored;
+}
 
 static size_t pages_bytes(const struct manifest_frame *frame)
 {
@@ -51,7 +72,7 @@ int frame_coder_new(struct frame_coder **out)
     _cleanup_(frame_coder_freep) struct frame_coder *c = calloc(1, sizeof(*c));
 
     if (c) {
-        c->stored = malloc(FRAME_PAGES_MAX * IMAGE_PAGE);
+        c->stored = map_stored();
         c->zstd_in = ZSTD_createDCtx();
     }
     if (!c || !c->stored || !c->zstd_in)
@@ -63,7 +84,8 @@ int frame_coder_new(struct frame_coder **out)
 struct frame_coder *frame_coder_free(struct frame_coder *c)
 {
     if (c) {
-        free(c->stored);
+        if (c->stored)
+            (void)munmap(c->stored, STORED_BYTES);
         (void)ZSTD_freeDCtx(c->zstd_in);
         (void)ZSTD_freeCCtx(c->zstd_out);
         free(c->lz4_state);

@@ -32,11 +32,11 @@
 #include "base/err.h"
 #include "image/frame.h"
 
-#define N_CODERS    9u /* frames that are decompressed at once; as many as there are workers */
-#define NO_FRAME    UINT32_MAX
-#define TRIES       4u
-#define PAUSE_NS    (5 * NS_PER_MS) /* before the second try; three times as long before each other */
-#define SCRATCH_LEN (FRAME_PAGES_MAX * IMAGE_PAGE)
+#define N_CODERS      9u /* frames that are decompressed at once; as many as there are workers */
+#define NO_FRAME      UINT32_MAX
+#define TRIES         4u
+#define PAUSE_NS      (5 * NS_PER_MS) /* before the second try; three times as long before each other */
+#define SCRATCH_BYTES (FRAME_PAGES_MAX * IMAGE_PAGE)
 
 /* enum frame_place - of a frame's pages */
 enum frame_place {
@@ -57,7 +57,7 @@ struct frame_state {
 /* struct coder - what a thread needs to bring a frame */
 struct coder {
     struct frame_coder *frame_coder; /* owned */
-    char *scratch;                   /* owned: SCRATCH_LEN bytes */
+    char *scratch;                   /* owned: SCRATCH_BYTES */
 };
 
 struct arena {
@@ -394,6 +394,18 @@ static void sort_runs(struct arena *a)
         a->runs[a->runs_end[m->runs[i].frame]++] = (uint32_t)i;
 }
 
+/* map() - in small pages: a huge one would take memory for what nobody asked for. Return: NULL and errno: it cannot be had */
+static void *map(uint64_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return NULL;
+    (void)madvise(memory, bytes, MADV_NOHUGEPAGE);
+    return memory;
+}
+
 static int make_coders(struct arena *a)
 {
     for (unsigned i = 0; i < N_CODERS; i++) {
@@ -401,25 +413,11 @@ static int make_coders(struct arena *a)
 
         if (r < 0)
             return r;
-        a->coders[i].scratch = malloc(SCRATCH_LEN);
+        a->coders[i].scratch = map(SCRATCH_BYTES);
         if (!a->coders[i].scratch)
-            return err_origin_errno(-ENOMEM, "no memory to read frames");
+            return err_origin_errno(-errno, "no memory to read frames");
     }
     a->n_free = N_CODERS;
-    return 0;
-}
-
-/* make_memory() - in small pages: a huge one would take memory for pages that nobody asked for */
-static int make_memory(struct arena *a)
-{
-    void *memory = mmap(NULL, a->m->image_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (memory == MAP_FAILED)
-        return err_origin_errno(-errno, "cannot map %ju bytes for the pages of image %s",
-                                (uintmax_t)a->m->image_bytes, a->image->name);
-    a->memory = memory;
-    (void)madvise(memory, a->m->image_bytes, MADV_NOHUGEPAGE);
     return 0;
 }
 
@@ -454,11 +452,14 @@ int arena_new(struct arena **out, const struct image *image, uint64_t cache_byte
         sort_runs(a);
         r = make_coders(a);
     }
-    if (r == 0)
-        r = make_memory(a);
-    if (r == 0)
-        *out = TAKE(a);
-    return r;
+    if (r < 0)
+        return r;
+    a->memory = map(a->m->image_bytes);
+    if (!a->memory)
+        return err_origin_errno(-errno, "cannot map %ju bytes for the pages of image %s",
+                                (uintmax_t)a->m->image_bytes, image->name);
+    *out = TAKE(a);
+    return 0;
 }
 
 struct arena *arena_free(struct arena *a)
@@ -467,7 +468,8 @@ struct arena *arena_free(struct arena *a)
         return NULL;
     for (unsigned i = 0; i < N_CODERS; i++) {
         a->coders[i].frame_coder = frame_coder_free(a->coders[i].frame_coder);
-        free(a->coders[i].scratch);
+        if (a->coders[i].scratch)
+            (void)munmap(a->coders[i].scratch, SCRATCH_BYTES);
     }
     if (a->memory)
         (void)munmap(a->memory, a->m->image_bytes);

@@ -254,6 +254,10 @@ class Memory:
         self.seed = seed
         self.dense = dense
 
+    def serve_args(self):
+        """What `thaw serve` is told."""
+        return ["--memory", self.path]
+
     def vmm_args(self):
         """fakevmm's options for this file."""
         return ["--size", str(self.size), "--seed", str(self.seed)] + (["--dense"] if self.dense else [])
@@ -413,8 +417,8 @@ class Lab:
                           self.dir / "none")
             self.processes.append(pager)
         else:
-            pager = self.start_pager("--socket", socket, "--memory", path, "--state", self.state_dir,
-                                     *args, socket=socket)
+            what = memory.serve_args() if isinstance(memory, Memory) else ["--memory", path]
+            pager = self.start_pager("--socket", socket, *what, "--state", self.state_dir, *args, socket=socket)
         if wait:
             pager.wait_listening()
         return pager
