@@ -116,10 +116,10 @@ def take(out, say=print):
         with guest.boot(with_python(image, folder), folder, mem_mib=[MEMORY_MIB], smp=1, seconds=120) as vm:
             keep(vm, folder, out, "boot")
             say("a Python program in the guest")
-            vm.console.run(f"({PYTHON.name} /work.py >/tmp/log 2>&1 &)")
+            vm.console.run(f"(({PYTHON} /work.py >/tmp/log 2>&1 || touch /tmp/failed) &)")
             vm.console.run("find /usr/lib -name '*.py' | sort | xargs cat | gzip >/tmp/all.gz", WORK_SECONDS)
             vm.console.run("dd if=/dev/urandom of=/tmp/noise bs=1M count=24 2>/dev/null", WORK_SECONDS)
-            vm.console.run("while [ ! -e /tmp/ready ]; do sleep 1; done", WORK_SECONDS)
+            vm.console.run("while [ ! -e /tmp/ready ]; do [ ! -e /tmp/failed ] || { cat /tmp/log; false; break; }; sleep 1; done", WORK_SECONDS)
             keep(vm, folder, out, "python")
             vm.console.run("touch /tmp/more; zcat /tmp/all.gz | sort | md5sum", WORK_SECONDS)
             vm.console.run("while [ ! -e /tmp/again ]; do sleep 1; done", WORK_SECONDS)
