@@ -18,6 +18,7 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/map/map_subject.h"
 #include "cli/map/picture_image.h"
 #include "cli/map/picture_term.h"
 #include "cli/map/size_text.h"
@@ -108,6 +109,7 @@ int cli_map(int argc, char **argv)
 {
     _cleanup_(state_freep) struct state_copy *s = NULL;
     _cleanup_(picture_freep) struct picture *p = NULL;
+    struct map_subject subject;
     struct request req = {0};
     struct picture_limits limits;
     enum term_style style;
@@ -128,14 +130,15 @@ int cli_map(int argc, char **argv)
     if (state_read(path, &s) < 0)
         return cli_error("map", "%s", err_text());
     limits = limits_of_output(&req, &style);
-    if (picture_new(&p, &s->block, &limits) < 0)
+    map_subject_init(&subject, &s->block);
+    if (picture_new(&p, &subject.picture, &limits) < 0)
         return cli_error("map", "no memory for the picture");
-    caption_make(&caption, &s->block, p, s->stale);
+    map_caption(&caption, &s->block, p, s->stale);
     if (!req.output) {
-        term_draw(stdout, p, &s->block.geom, &caption, style);
+        term_draw(stdout, p, &caption, style);
         return fflush(stdout) == 0 ? CLI_OK : cli_error("map", "cannot write: %s", strerror(errno));
     }
-    if (image_write(req.output, req.kind, p, &s->block.geom, &caption) < 0)
+    if (image_write(req.output, req.kind, p, &caption) < 0)
         return cli_error("map", "%s", err_text());
     return CLI_OK;
 }

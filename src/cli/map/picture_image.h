@@ -18,12 +18,11 @@ struct picture_limits image_limits(void);
 /**
  * image_write() - draw into a file
  * @path: created, or replaced as a whole; left as it was on errors
- * @geom: (borrow until return)
  * @c:    (borrow until return)
  *
  * Return: 0 or a negative errno with a text.
  */
 int image_write(const char *path, enum image_kind kind, const struct picture *p,
-                const struct geom *geom, const struct caption *c);
+                const struct caption *c);
 
 #endif
