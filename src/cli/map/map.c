@@ -47,14 +47,6 @@ static void print_help(void)
         "  -o FILE      write an SVG or PNG, by the name's ending, instead of the terminal\n");
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text);
-    size_t m = strlen(end);
-
-    return n > m && strcasecmp(text + n - m, end) == 0;
-}
-
 static int parse_arguments(int argc, char **argv, struct request *req)
 {
     static const struct option options[] = {
@@ -82,11 +74,7 @@ static int parse_arguments(int argc, char **argv, struct request *req)
         req->which = argv[optind++];
     if (optind < argc)
         return cli_usage_error("map", "unexpected argument %s", argv[optind]);
-    if (req->output && ends_with(req->output, ".png"))
-        req->kind = IMAGE_PNG;
-    else if (req->output && ends_with(req->output, ".svg"))
-        req->kind = IMAGE_SVG;
-    else if (req->output)
+    if (req->output && !image_kind_of(req->output, &req->kind))
         return cli_usage_error("map", "%s ends in neither .svg nor .png", req->output);
     return CLI_OK;
 }

@@ -57,6 +57,20 @@ struct drawing {
     double right;     /* how far to the right anything reached */
 };
 
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text);
+    size_t m = strlen(end);
+
+    return n > m && strcasecmp(text + n - m, end) == 0;
+}
+
+bool image_kind_of(const char *path, enum image_kind *kind)
+{
+    *kind = ends_with(path, ".svg") ? IMAGE_SVG : IMAGE_PNG;
+    return *kind == IMAGE_SVG || ends_with(path, ".png");
+}
+
 struct picture_limits image_limits(void)
 {
     return (struct picture_limits){

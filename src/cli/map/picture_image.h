@@ -12,6 +12,9 @@ enum image_kind {
     IMAGE_SVG,
 };
 
+/** image_kind_of() - the format that a file's name ends in. Return: false: it is none of them */
+bool image_kind_of(const char *path, enum image_kind *kind);
+
 /** image_limits() - how large a picture in a file may be */
 struct picture_limits image_limits(void);
 

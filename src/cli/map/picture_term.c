@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/map/picture_term.h"
 
+#include <string.h>
+
 #include "cli/map/size_text.h"
 
 #define MARGIN       12u /* characters left of the picture: the offset within the region */
@@ -81,6 +83,10 @@ static void draw_band(FILE *out, const struct picture *p, unsigned band, enum te
 
 static void draw_legend(FILE *out, const struct picture *p, enum term_style style)
 {
+    int width = 0;
+
+    for (unsigned k = 0; k < p->subject->n_kinds; k++)
+        width = (int)max_u64((uint64_t)width, strlen(p->subject->kinds[k].name));
     for (unsigned k = 0; k < p->subject->n_kinds; k++) {
         const struct picture_kind *kind = &p->subject->kinds[k];
         char counts[80];
@@ -92,14 +98,15 @@ static void draw_legend(FILE *out, const struct picture *p, enum term_style styl
         } else {
             (void)fprintf(out, " %c", kind->letter);
         }
-        (void)fprintf(out, " %-8s%s  %s\n", kind->name, counts, kind->meaning);
+        (void)fprintf(out, " %-*s %s  %s\n", width, kind->name, counts, kind->meaning);
     }
 }
 
 void term_draw(FILE *out, const struct picture *p, const struct caption *c, enum term_style style)
 {
-    (void)fprintf(out, "%s\n", c->title);
-    for (unsigned i = 0; i < CAPTION_LINES; i++)
+    if (c)
+        (void)fprintf(out, "%s\n", c->title);
+    for (unsigned i = 0; c && i < CAPTION_LINES; i++)
         (void)fprintf(out, "%s\n", c->lines[i]);
     for (unsigned i = 0; i < p->plan.n_bands; i++)
         draw_band(out, p, i, style);

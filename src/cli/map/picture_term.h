@@ -30,6 +30,7 @@ struct picture_limits term_limits(enum term_style style, unsigned columns, unsig
 /**
  * term_draw() - caption, picture, legend
  * @out:   (borrow until return) where to; errors stay with the stream
+ * @c:     NULL: without one
  */
 void term_draw(FILE *out, const struct picture *p, const struct caption *c, enum term_style style);
 
