@@ -29,7 +29,7 @@
 #include "image/frame.h"
 #include "image/store_private.h"
 
-#define ID_DIGITS          (2 * IMAGE_ID_BYTES)
+#define ID_DIGITS          ((size_t)IMAGE_ID_TEXT - 1)
 #define MANIFEST_BYTES_MAX (64 * GIB)
 
 static const char *const folder_names[N_STORE_FOLDERS] = {
@@ -240,7 +240,7 @@ int store_find_name(struct store *s, const char *name, uint8_t id[IMAGE_ID_BYTES
     if (n < 0)
         return err_origin_errno(-errno, "cannot read %s/names/%s", s->path, name);
     if (n != ID_DIGITS + 1 || text[ID_DIGITS] != '\n' || !store_id_parse(text, id))
-        return err_origin(-EINVAL, "%s/names/%s is damaged: expected %u digits and a line end",
+        return err_origin(-EINVAL, "%s/names/%s is damaged: expected %zu digits and a line end",
                           s->path, name, ID_DIGITS);
     return 0;
 }
@@ -401,6 +401,7 @@ int store_read_manifest(struct store *s, const uint8_t id[IMAGE_ID_BYTES], struc
         opened = opened < 0 ? err_origin_errno(-errno, "cannot open %s", path) : opened;
     }
     r = opened < 0 ? opened : parse_file(&m, opened, path);
+    assert(r < 0 || m);
     if (r == 0 && memcmp(m->id, id, IMAGE_ID_BYTES) != 0)
         r = err_origin(-EINVAL, "%s is another image's manifest: %s", path,
                        image_id_text(m->id, text));
@@ -437,9 +438,11 @@ int store_open_pack(struct store *s, const struct manifest_pack *pack, int *fd, 
 /* open_packs() - all of the manifest's */
 static int open_packs(struct image *img, struct store *s)
 {
-    uint32_t n = img->manifest->n_packs;
+    uint32_t n;
     int r = 0;
 
+    assert(img->manifest);
+    n = img->manifest->n_packs;
     img->pack_fds = calloc(n + 1, sizeof(*img->pack_fds));
     img->pack_names = calloc(n + 1, sizeof(*img->pack_names));
     if (!img->pack_fds || !img->pack_names)
