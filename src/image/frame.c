@@ -203,15 +203,15 @@ static int broken(const struct manifest_frame *frame, const char *name, const ch
                       frame->stored_bytes, what, frame->off);
 }
 
-/* read_stored() - the frame as it is in its pack. Return: 0 or -EIO with a text */
+/* read_part() - @len bytes of a pack, from @off on. Return: 0 or -EIO with a text */
 /* #syscalls pread64 */
-static int read_stored(const struct manifest_frame *frame, int fd, const char *name, char *into)
+static int read_part(int fd, const char *name, char *into, size_t len, uint64_t off)
 {
     size_t done = 0;
 
-    while (done < frame->stored_bytes) {
-        uint64_t at = frame->off + done;
-        ssize_t n = pread(fd, into + done, frame->stored_bytes - done, (off_t)at);
+    while (done < len) {
+        uint64_t at = off + done;
+        ssize_t n = pread(fd, into + done, len - done, (off_t)at);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -219,12 +219,30 @@ static int read_stored(const struct manifest_frame *frame, int fd, const char *n
             return err_origin(-EIO, "cannot read pack %s at offset %" PRIu64 ": %s", name, at,
                               strerrordesc_np(errno));
         if (n == 0)
-            return err_origin(-EIO,
-                              "pack %s is damaged: it ends too early (offset %" PRIu64
-                              "), in the frame at %" PRIu64,
-                              name, at, frame->off);
+            return err_origin(-EIO, "pack %s is damaged: it ends too early (offset %" PRIu64 ")",
+                              name, at);
         done += (size_t)n;
     }
+    return 0;
+}
+
+int pack_check_header(int pack_fd, const char *name)
+{
+    static const uint8_t zeroes[sizeof((struct pack_header){0}.reserved)];
+    struct pack_header h;
+    int r = read_part(pack_fd, name, (char *)&h, sizeof(h), 0);
+
+    if (r < 0)
+        return r;
+    if (h.magic != PACK_MAGIC)
+        return err_origin(-EIO, "pack %s is damaged: it does not begin as a pack (offset 0)", name);
+    if (h.version != PACK_VERSION)
+        return err_origin(-EIO, "pack %s is of version %u, this thaw reads version %u (offset 8)",
+                          name, h.version, PACK_VERSION);
+    if (h.header_bytes != sizeof(h))
+        return err_origin(-EIO, "pack %s is damaged: no such length of a header (offset 12)", name);
+    if (memcmp(h.reserved, zeroes, sizeof(zeroes)) != 0)
+        return err_origin(-EIO, "pack %s is damaged: what is reserved is not 0 (offset 16)", name);
     return 0;
 }
 
@@ -254,7 +272,7 @@ int frame_read(struct frame_coder *c, const struct manifest_frame *frame, int pa
     assert(frame->n_pages > 0 && frame->n_pages <= FRAME_PAGES_MAX && frame->codec <= FRAME_ZSTD);
     assert(frame->stored_bytes > 0 && frame->stored_bytes <= pages_bytes(frame));
     assert(!stored || frame->stored_bytes == pages_bytes(frame));
-    r = read_stored(frame, pack_fd, name, stored ? pages : c->stored);
+    r = read_part(pack_fd, name, stored ? pages : c->stored, frame->stored_bytes, frame->off);
     if (r < 0)
         return r;
     if (frame->codec == FRAME_LZ4 && !decode_lz4(c, frame, pages))

@@ -45,6 +45,9 @@ int frame_encode(struct frame_coder *c, struct manifest_frame *frame, const void
 int frame_read(struct frame_coder *c, const struct manifest_frame *frame, int pack_fd,
                const char *name, void *pages);
 
+/** pack_check_header() - does an open file begin as a pack does? @name: for messages. Return: 0 or -EIO with a text */
+int pack_check_header(int pack_fd, const char *name);
+
 /** frame_codec_name() - "none", "lz4", "zstd"; NULL for others */
 const char *frame_codec_name(unsigned codec);
 

@@ -120,7 +120,7 @@ int pack_memory(struct store *s, const struct pack_options *o, struct pack_resul
         return r;
     *out = (struct pack_result){0};
     kinds.n = file.bytes / IMAGE_PAGE;
-    kinds.of = calloc(kinds.n, 1);
+    kinds.of = calloc(kinds.n + 1, 1);
     if (!kinds.of)
         return err_origin_errno(-ENOMEM, "no memory for a table of %" PRIu64 " pages", kinds.n);
     r = pack_file(s, &file, &kinds, o, out);

@@ -175,10 +175,10 @@ static int note_runs(struct packed *out, const struct slot *slot, uint32_t at, u
         return r;
     out->runs = runs;
     for (uint32_t i = 0; i < n; i++) {
-        struct manifest_run *last = out->n_runs > 0 ? &out->runs[out->n_runs - 1] : NULL;
+        struct manifest_run *run = &out->runs[out->n_runs];
 
-        if (i > 0 && slot->pages[at + i] == last->first + last->n)
-            last->n++;
+        if (i > 0 && slot->pages[at + i] == run[-1].first + run[-1].n)
+            run[-1].n++;
         else
             out->runs[out->n_runs++] = (struct manifest_run){
                 .first = slot->pages[at + i], .n = 1, .frame = frame, .index = i};
@@ -335,7 +335,7 @@ static int work_init(struct pack_work *w)
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->moved, NULL);
     w->job_pages = step * (uint32_t)max_u64(1, JOB_PAGES / step);
-    w->coders = calloc(w->o->job.n_threads, sizeof(*w->coders));
+    w->coders = calloc(w->o->job.n_threads, sizeof(struct frame_coder *));
     w->slots = calloc((size_t)w->o->job.n_threads * SLOTS_PER_THREAD, sizeof(*w->slots));
     ok = w->coders && w->slots;
     for (unsigned i = 0; ok && i < w->o->job.n_threads; i++)

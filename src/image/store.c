@@ -26,9 +26,10 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "image/frame.h"
 #include "image/store_private.h"
 
-#define ID_DIGITS          (2 * IMAGE_ID_BYTES)
+#define ID_DIGITS          ((size_t)IMAGE_ID_TEXT - 1)
 #define MANIFEST_BYTES_MAX (64 * GIB)
 
 static const char *const folder_names[N_STORE_FOLDERS] = {
@@ -239,7 +240,7 @@ int store_find_name(struct store *s, const char *name, uint8_t id[IMAGE_ID_BYTES
     if (n < 0)
         return err_origin_errno(-errno, "cannot read %s/names/%s", s->path, name);
     if (n != ID_DIGITS + 1 || text[ID_DIGITS] != '\n' || !store_id_parse(text, id))
-        return err_origin(-EINVAL, "%s/names/%s is damaged: expected %u digits and a line end",
+        return err_origin(-EINVAL, "%s/names/%s is damaged: expected %zu digits and a line end",
                           s->path, name, ID_DIGITS);
     return 0;
 }
@@ -289,8 +290,7 @@ static int compare_digits(void *ctx, const char *entry)
     return 0;
 }
 
-/* find_id() - of an image that is called @name, or whose id begins so */
-static int find_id(struct store *s, const char *name, uint8_t id[IMAGE_ID_BYTES])
+int store_find(struct store *s, const char *name, uint8_t id[IMAGE_ID_BYTES])
 {
     struct search search = {.digits = name, .n_digits = strlen(name)};
     bool digits = strspn(name, "0123456789abcdef") == search.n_digits;
@@ -401,6 +401,7 @@ int store_read_manifest(struct store *s, const uint8_t id[IMAGE_ID_BYTES], struc
         opened = opened < 0 ? err_origin_errno(-errno, "cannot open %s", path) : opened;
     }
     r = opened < 0 ? opened : parse_file(&m, opened, path);
+    assert(r < 0 || m);
     if (r == 0 && memcmp(m->id, id, IMAGE_ID_BYTES) != 0)
         r = err_origin(-EINVAL, "%s is another image's manifest: %s", path,
                        image_id_text(m->id, text));
@@ -413,37 +414,44 @@ int store_read_manifest(struct store *s, const uint8_t id[IMAGE_ID_BYTES], struc
     return 0;
 }
 
+int store_open_pack(struct store *s, const struct manifest_pack *pack, int *fd, char **name)
+{
+    char text[IMAGE_ID_TEXT];
+    struct stat st;
+
+    *fd = -1;
+    if (asprintf(name, "%s/packs/%s", s->path, image_id_text(pack->sha256, text)) < 0) {
+        *name = NULL;
+        return err_origin_errno(-ENOMEM, "cannot open pack %s", text);
+    }
+    *fd = openat(s->folders[STORE_PACKS], text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (*fd < 0 || fstat(*fd, &st) < 0)
+        return err_origin_errno(-errno, "cannot open pack %s", *name);
+    if (!S_ISREG(st.st_mode))
+        return err_origin(-EIO, "pack %s is not a regular file", *name);
+    if ((uint64_t)st.st_size != pack->bytes)
+        return err_origin(-EIO, "pack %s is damaged: it has %ju bytes, expected %" PRIu64, *name,
+                          (uintmax_t)st.st_size, pack->bytes);
+    return pack_check_header(*fd, *name);
+}
+
 /* open_packs() - all of the manifest's */
 static int open_packs(struct image *img, struct store *s)
 {
-    uint32_t n = img->manifest->n_packs;
+    uint32_t n;
+    int r = 0;
 
+    assert(img->manifest);
+    n = img->manifest->n_packs;
     img->pack_fds = calloc(n + 1, sizeof(*img->pack_fds));
     img->pack_names = calloc(n + 1, sizeof(*img->pack_names));
     if (!img->pack_fds || !img->pack_names)
         return err_origin_errno(-ENOMEM, "cannot open image %s", img->name);
     for (uint32_t i = 0; i < n; i++)
         img->pack_fds[i] = -1;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct manifest_pack *pack = &img->manifest->packs[i];
-        char text[IMAGE_ID_TEXT];
-        struct stat st;
-
-        if (asprintf(&img->pack_names[i], "%s/packs/%s", s->path,
-                     image_id_text(pack->sha256, text)) < 0) {
-            img->pack_names[i] = NULL;
-            return err_origin_errno(-ENOMEM, "cannot open image %s", img->name);
-        }
-        img->pack_fds[i] =
-            openat(s->folders[STORE_PACKS], text, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        if (img->pack_fds[i] < 0 || fstat(img->pack_fds[i], &st) < 0)
-            return err_origin_errno(-errno, "cannot open %s, which image %s needs",
-                                    img->pack_names[i], img->name);
-        if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != pack->bytes)
-            return err_origin(-EIO, "%s has %ju bytes, expected %" PRIu64, img->pack_names[i],
-                              (uintmax_t)st.st_size, pack->bytes);
-    }
-    return 0;
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        r = store_open_pack(s, &img->manifest->packs[i], &img->pack_fds[i], &img->pack_names[i]);
+    return r < 0 ? err_origin(r, "image %s: %s", img->name, err_text()) : 0;
 }
 
 int image_open(struct image **out, struct store *store, const char *name)
@@ -458,7 +466,7 @@ int image_open(struct image **out, struct store *store, const char *name)
     img->name = strdup(name);
     if (!img->name)
         return err_origin_errno(-ENOMEM, "cannot open image %s", name);
-    r = find_id(store, name, id);
+    r = store_find(store, name, id);
     if (r == 0)
         r = store_read_manifest(store, id, &img->manifest, &img->manifest_fd);
     if (r == 0)

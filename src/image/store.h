@@ -65,6 +65,18 @@ struct image *image_close(struct image *img);
 int store_read_manifest(struct store *s, const uint8_t id[IMAGE_ID_BYTES], struct manifest **out,
                         int *fd);
 
+/** store_find() - the id of an image, as image_open() finds it. Return: 0; -ENOENT and others with a text */
+int store_find(struct store *s, const char *name, uint8_t id[IMAGE_ID_BYTES]);
+
+/**
+ * store_open_pack() - a pack, whose length and beginning are right
+ * @fd:   (give) read only; -1, or open all the same, on an error
+ * @name: (give) for messages; NULL if there was no memory for it
+ *
+ * Return: 0 or a negative errno with a text: -EIO if it is not what it should be
+ */
+int store_open_pack(struct store *s, const struct manifest_pack *pack, int *fd, char **name);
+
 /** struct store_entry - an image of the store */
 struct store_entry {
     char *name; /* NULL: no name leads to it */

@@ -81,6 +81,7 @@ void store_file_deinit(struct store_file *f)
 /* sync_file() - what was written survives a crash of the host */
 static int sync_file(struct store_file *f)
 {
+    assert(f->store);
     return fsync(f->fd) < 0 ? err_origin_errno(-errno, "cannot write a file in %s/tmp to the disk",
                                                f->store->path)
                             : 0;
@@ -91,6 +92,7 @@ static int move(struct store_file *f, enum store_folder to, const char *name, un
 {
     struct store *s = f->store;
 
+    assert(s);
     if (renameat2(s->folders[STORE_TMP], f->name, s->folders[to], name, flags) < 0)
         return errno == EEXIST ? -EEXIST
                                : err_origin_errno(-errno, "cannot put a file at %s/%s/%s", s->path,

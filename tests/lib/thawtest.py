@@ -27,7 +27,9 @@ import json
 import mmap
 import os
 import pathlib
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -96,6 +98,33 @@ def is_listening(path):
             if len(fields) == 8 and fields[7] == str(path) and int(fields[3], 16) & 0x10000:
                 return True
     return False
+
+
+def on_terminal(argv, columns, lines):
+    """Run a program on a terminal of its own. Return: what it printed."""
+    master, slave = pty.openpty()
+    try:
+        os.set_blocking(master, False)
+        subprocess.run(["stty", "cols", str(columns), "rows", str(lines)], stdin=slave, check=True, timeout=DEADLINE)
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave) as child:
+            os.close(slave)
+            slave = -1
+            output = b""
+            end = time.monotonic() + DEADLINE
+            while time.monotonic() < end:
+                if not select.select([master], [], [], 1)[0]:
+                    continue
+                try:
+                    data = os.read(master, 65536)
+                except OSError:  # the last holder of the other side has closed it
+                    break
+                output += data
+            child.kill()
+        return output.decode().replace("\r\n", "\n")
+    finally:
+        os.close(master)
+        if slave >= 0:
+            os.close(slave)
 
 
 def private_kib(pid, *without, sharers=1):

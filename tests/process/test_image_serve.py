@@ -14,8 +14,8 @@ import pytest
 
 import matrix
 import thawtest
-from imagelib import change, make_chain, pack
-from recordlib import ask, finish, shown, thaw, wait_over
+from recordlib import ask, shown, thaw, wait_over
+from servelib import change, make_chain, pack
 from thawtest import Peer, check_stats, let_go, wait_until
 
 PAGE = 4096

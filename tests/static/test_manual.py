@@ -112,6 +112,26 @@ def test_the_members_of_a_working_sets_header_are_described_in_order_and_at_thei
     assert [int(offset) for _, offset, _ in described] == [0, *ends[:-1]] and ends[-1] == 64
 
 
+# Where thaw-image(5) describes a struct, and how many bytes it has.
+IMAGE_STRUCTS = {"manifest_header": ("## Header", 128), "manifest_pack": ("## Packs", 40),
+                 "manifest_frame": ("## Frames", 32), "manifest_run": ("## Runs", 24),
+                 "manifest_hot": ("## Working set", 16), "pack_header": ("# PACK", 64)}
+
+
+@pytest.mark.parametrize("name", IMAGE_STRUCTS)
+def test_the_members_of_an_images_files_are_described_in_order_and_at_their_offsets(name):
+    heading, size = IMAGE_STRUCTS[name]
+    text = code_lines(ROOT / "src/image/manifest.h").replace("IMAGE_ID_BYTES", "32")
+    body = re.search(rf"struct {name} \{{(.*?)\n\}};", text, flags=re.DOTALL).group(1)
+    members = [(member, int(bits) // 8 * int(n or 1))
+               for bits, member, n in re.findall(r"uint(\d+)_t\s+(\w+)(?:\[(\d+)\])?;", body)]
+    section = page("thaw-image.5.scd").split(f"\n{heading}")[1].split("\n#")[0]
+    described = re.findall(r"^\*(\w+)\* \(offset (\d+), (?:u(\d+)|(\d+) bytes)\)$", section, flags=re.MULTILINE)
+    assert [(member, int(n or 0) or int(bits) // 8) for member, _, bits, n in described] == members
+    ends = list(itertools.accumulate(n for _, n in members))
+    assert [int(offset) for _, offset, _, _ in described] == [0, *ends[:-1]] and ends[-1] == size
+
+
 def test_the_preload_librarys_variables_are_described():
     variables = set(re.findall(r'getenv\("(\w+)"\)', (ROOT / "src/vmm/preload.c").read_text(encoding="utf-8")))
     assert variables

@@ -448,6 +448,40 @@ static void what_cannot_be_read_is_an_error_that_says_why(void **state)
     packed_free(&p);
 }
 
+static void a_pack_that_begins_otherwise_is_refused(void **state)
+{
+    static const struct {
+        size_t at;
+        uint8_t value;
+        const char *text;
+    } wrong[] = {
+        {0, 'X', "pack THE-PACK is damaged: it does not begin as a pack (offset 0)"},
+        {7, 2, "pack THE-PACK is damaged: it does not begin as a pack (offset 0)"},
+        {8, 2, "pack THE-PACK is of version 2, this thaw reads version 1 (offset 8)"},
+        {12, 65, "pack THE-PACK is damaged: no such length of a header (offset 12)"},
+        {16, 1, "pack THE-PACK is damaged: what is reserved is not 0 (offset 16)"},
+        {63, 1, "pack THE-PACK is damaged: what is reserved is not 0 (offset 16)"},
+    };
+    uint8_t header[64] = {'T', 'h', 'w', 'I', 'P', 'a', 'c', 1, 1, 0, 0, 0, 64};
+    struct packed p = packed_new(1);
+
+    (void)state;
+    assert_int_equal(pwrite(p.fd, header, sizeof(header), 0), sizeof(header));
+    assert_int_equal(pack_check_header(p.fd, "THE-PACK"), 0);
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        assert_int_equal(pwrite(p.fd, &wrong[i].value, 1, (off_t)wrong[i].at), 1);
+        assert_int_equal(pack_check_header(p.fd, "THE-PACK"), -EIO);
+        assert_string_equal(err_text(), wrong[i].text);
+        assert_int_equal(pwrite(p.fd, header, sizeof(header), 0), sizeof(header));
+    }
+    for (size_t len = 0; len < sizeof(header); len++) {
+        assert_int_equal(ftruncate(p.fd, (off_t)len), 0);
+        assert_int_equal(pack_check_header(p.fd, "THE-PACK"), -EIO);
+        assert_non_null(strstr(err_text(), "pack THE-PACK is damaged: it ends too early (offset "));
+    }
+    packed_free(&p);
+}
+
 static void codecs_have_names(void **state)
 {
     (void)state;
@@ -474,6 +508,7 @@ int main(void)
         cmocka_unit_test(noise_is_refused),
         cmocka_unit_test(reads_that_are_short_or_interrupted_go_on),
         cmocka_unit_test(what_cannot_be_read_is_an_error_that_says_why),
+        cmocka_unit_test(a_pack_that_begins_otherwise_is_refused),
         cmocka_unit_test(codecs_have_names),
     };
 

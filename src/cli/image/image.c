@@ -18,6 +18,8 @@ static const struct verb {
     {"pack", image_pack, "make an image of a memory file"},
     {"unpack", image_unpack, "make a memory file of an image"},
     {"ls", image_ls, "list the images of a store"},
+    {"inspect", image_inspect, "say what is in an image, and draw it"},
+    {"verify", image_verify, "compare images with their checksums"},
     {"rm", image_rm, "remove images"},
     {"gc", image_gc, "free what no image needs"},
 };

@@ -13,10 +13,12 @@
 #include "image/store.h"
 
 int image_gc(int argc, char **argv);
+int image_inspect(int argc, char **argv);
 int image_ls(int argc, char **argv);
 int image_pack(int argc, char **argv);
 int image_rm(int argc, char **argv);
 int image_unpack(int argc, char **argv);
+int image_verify(int argc, char **argv);
 
 /** image_store_path() - the store's folder: @given, or $THAW_STORE, or the usual one */
 const char *image_store_path(const char *given);
