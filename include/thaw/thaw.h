@@ -60,6 +60,9 @@ enum thaw_latency_qos {
  *                     many. Or
  * @source, @source_self, @source_size_bytes: a source of your own (taken on success)
  * @image_cache_bytes: so many bytes of an image are kept decompressed; 0: 64 MiB
+ * @image_filler:      share what is decompressed with other pagers of the image; the program `thaw`, which is started to do
+ *                     that: the process must have one thread. NULL: do not
+ * @image_share_bytes: about so many bytes are shared, if it is started; 0: 256 MiB
  * @no_working_set:    do not install an image's own working set ahead; it is not with @prefetch_path or @record_path either
  * @page_bytes:        0: as the handshake says; else 4096 or 2097152, and the handshake must agree
  * @fault_around_bytes: how much is installed around a fault, 0 for the page alone; a power of two up to 2 MiB
@@ -98,6 +101,8 @@ struct thaw_pager_options {
     const char *image;
     const char *store;
     uint64_t image_cache_bytes;
+    const char *image_filler;
+    uint64_t image_share_bytes;
     int no_working_set;
     const struct thaw_source_ops *source;
     void *source_self;

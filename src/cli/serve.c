@@ -205,6 +205,7 @@ int cli_serve(int argc, char **argv)
     struct serve_args a = {
         .opts = {.fault_around_bytes = THAW_FAULT_AROUND_DEFAULT,
                  .confine = THAW_CONFINE_ON,
+                 .image_filler = "/proc/self/exe",
                  .latency_qos = THAW_LATENCY_QOS_AUTO,
                  .cpus = "follow",
                  .spin_us = THAW_SPIN_AUTO},

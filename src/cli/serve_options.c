@@ -13,7 +13,8 @@
 #include "cli/image/image.h"
 #include "pager/cpu_list.h"
 
-#define VERB "serve"
+#define VERB      "serve"
+#define OURSELVES "/proc/self/exe" /* the program that is running */
 
 const char serve_help[] =
     "usage: thaw serve --socket SOCKET --memory FILE|--image NAME [OPTIONS]\n"
@@ -31,6 +32,9 @@ const char serve_help[] =
     "  -i, --image NAME              an image (thaw image), by its name or id\n"
     "      --store DIR               the store that has it ($THAW_STORE, or /var/lib/thaw)\n"
     "      --image-cache SIZE        keep so much of it decompressed (default 64M)\n"
+    "      --image-share SIZE|off        keep so much of it decompressed for all pagers of the "
+    "image "
+    "(default 256M)\n"
     "      --page-size auto|4K|2M    page size of guest memory; auto: as the VMM says (default)\n"
     "      --fault-around SIZE       install so much around a fault if it is in memory; 0: the "
     "page alone (default 64K)\n"
@@ -103,6 +107,7 @@ enum {
     OPT_SPIN,
     OPT_STORE,
     OPT_IMAGE_CACHE,
+    OPT_IMAGE_SHARE,
 };
 
 static const struct option long_options[] = {
@@ -111,6 +116,7 @@ static const struct option long_options[] = {
     {"image", required_argument, NULL, 'i'},
     {"store", required_argument, NULL, OPT_STORE},
     {"image-cache", required_argument, NULL, OPT_IMAGE_CACHE},
+    {"image-share", required_argument, NULL, OPT_IMAGE_SHARE},
     {"page-size", required_argument, NULL, OPT_PAGE_SIZE},
     {"fault-around", required_argument, NULL, OPT_FAULT_AROUND},
     {"track", required_argument, NULL, OPT_TRACK},
@@ -269,6 +275,18 @@ static int parse_image_cache(struct serve_args *a, const char *text)
     return CLI_OK;
 }
 
+static int parse_image_share(struct serve_args *a, const char *text)
+{
+    uint64_t *bytes = &a->opts.image_share_bytes;
+
+    a->opts.image_filler = strcmp(text, "off") == 0 ? NULL : OURSELVES;
+    if (a->opts.image_filler && (cli_parse_size(text, bytes) < 0 || *bytes == 0))
+        return cli_usage_error(
+            VERB, "--image-share is %s, expected off or a size above 0, such as 256M", text);
+    a->share_given = true;
+    return CLI_OK;
+}
+
 static int parse_before_resume(struct serve_args *a, const char *text)
 {
     uint64_t *bytes = &a->opts.before_resume_bytes;
@@ -389,6 +407,8 @@ static int parse_image_option(struct serve_args *a, int option, const char *valu
         return CLI_OK;
     case OPT_IMAGE_CACHE:
         return parse_image_cache(a, value);
+    case OPT_IMAGE_SHARE:
+        return parse_image_share(a, value);
     default:
         return parse_wakeup_option(a, option, value);
     }
@@ -518,21 +538,25 @@ static int check_ahead(const struct serve_args *a)
 }
 
 /* check_image() - the same, of where the memory is */
-static int check_image(const struct thaw_pager_options *o)
+static int check_image(const struct serve_args *a)
 {
+    const struct thaw_pager_options *o = &a->opts;
+
     if (o->image && o->memory_path)
         return cli_usage_error(VERB, "--memory and --image, expected one of them");
     if (o->store && !o->image)
         return cli_usage_error(VERB, "--store is for --image");
     if (o->image_cache_bytes != 0 && !o->image && !o->adopt)
         return cli_usage_error(VERB, "--image-cache is for --image");
+    if (a->share_given && !o->image && !o->adopt)
+        return cli_usage_error(VERB, "--image-share is for --image");
     return CLI_OK;
 }
 
 /* check_args() - what goes together */
 static int check_args(const struct serve_args *a)
 {
-    if (check_ahead(a) != CLI_OK || check_image(&a->opts) != CLI_OK)
+    if (check_ahead(a) != CLI_OK || check_image(a) != CLI_OK)
         return CLI_USAGE;
     if (a->grace_given && !a->supervise)
         return cli_usage_error(VERB, "--grace is for --supervise");

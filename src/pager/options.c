@@ -51,6 +51,7 @@ static const size_t strings[] = {
     offsetof(struct thaw_pager_options, memory_path),
     offsetof(struct thaw_pager_options, image),
     offsetof(struct thaw_pager_options, store),
+    offsetof(struct thaw_pager_options, image_filler),
     offsetof(struct thaw_pager_options, state_dir),
     offsetof(struct thaw_pager_options, write_dir),
     offsetof(struct thaw_pager_options, prefetch_path),

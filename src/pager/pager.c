@@ -80,6 +80,14 @@ static int plan_confinement(struct thaw_pager *p)
     return confine_check(&p->confine);
 }
 
+/* tell_not_shared() - what was wanted is not possible, and nothing depends on it */
+static void tell_not_shared(const struct thaw_pager *p)
+{
+    if (p->served.not_shared)
+        log_line(&p->log, THAW_LOG_WARN, "msg=\"pages are not shared\" error=\"%s\"",
+                 p->served.not_shared);
+}
+
 static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
 {
     int r = options_copy(&p->opts, o);
@@ -89,6 +97,7 @@ static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
         r = control_init(&p->control);
     if (r == 0)
         r = served_open(&p->served, &p->opts);
+    tell_not_shared(p);
     if (r == 0)
         r = ahead_plans_read(&p->plans, o->prefetch_path);
     if (r == 0 && !p->plans.ws)
@@ -275,6 +284,7 @@ static int open_adopted(struct thaw_pager *p)
                           p->state.path, h->track);
     if (!p->served.source)
         r = served_open_again(&p->served, h, &p->opts);
+    tell_not_shared(p);
     if (r == 0 && !p->plans.ws)
         p->plans.ws = TAKE(p->served.hot);
     return r < 0 ? r : served_check(&p->served, &p->state.block);

@@ -12,14 +12,17 @@
 #include "base/err.h"
 #include "image/hot.h"
 #include "image/store.h"
+#include "pager/sharing.h"
 #include "pager/workers.h"
 #include "source/arena.h"
 #include "source/image.h"
 
-#define PREFIX     "image:"
-#define PREFIX_LEN (sizeof(PREFIX) - 1)
-#define ID_DIGITS  (IMAGE_ID_TEXT - 1)
-#define ID_END     (PREFIX_LEN + ID_DIGITS) /* up to here it says which image, behind it where */
+#define PREFIX      "image:"
+#define PREFIX_LEN  (sizeof(PREFIX) - 1)
+#define ID_DIGITS   (IMAGE_ID_TEXT - 1)
+#define ID_END      (PREFIX_LEN + ID_DIGITS) /* up to here it says which image, behind it where */
+
+#define SHARE_BYTES (256 * MIB) /* the default */
 
 static_assert(ARENA_KEEPS >= WORKERS_MAX_JOBS + WORKERS_MAX_AHEAD,
               "what a fetch has brought is there when the pager looks at it");
@@ -63,6 +66,23 @@ static int name_image(struct served *s, const struct image *image, const char *s
     return 0;
 }
 
+/* join() - share the pages; if that is not possible, do without. Return: NULL: nothing is shared */
+static struct share *join(struct served *s, const struct image *image,
+                          const struct thaw_pager_options *o)
+{
+    struct sharing what = {
+        .program = o->image_filler,
+        .store = s->name + ID_END + 1,
+        .manifest = image->manifest,
+        .bytes = o->image_share_bytes ? o->image_share_bytes : SHARE_BYTES,
+    };
+    struct share *share = NULL;
+
+    if (sharing_join(&share, &what) < 0)
+        s->not_shared = strdup(err_text());
+    return share;
+}
+
 /* open_image() - by name or id */
 static int open_image(struct served *s, const char *folder, const char *name,
                       const struct thaw_pager_options *o)
@@ -70,6 +90,7 @@ static int open_image(struct served *s, const char *folder, const char *name,
     _cleanup_(store_closep) struct store *store = NULL;
     _cleanup_(image_closep) struct image *image = NULL;
     uint64_t cache_bytes = o->image_cache_bytes ? o->image_cache_bytes : IMAGE_SOURCE_CACHE_BYTES;
+    struct share *share = NULL;
     int r;
 
     raise_file_limit();
@@ -80,8 +101,10 @@ static int open_image(struct served *s, const char *folder, const char *name,
         r = name_image(s, image, folder);
     if (r == 0 && !o->no_working_set && !o->prefetch_path && !o->record_path)
         r = hot_workingset(&s->hot, image->manifest);
+    if (r == 0 && o->image_filler)
+        share = join(s, image, o);
     if (r == 0)
-        r = source_open_image(&s->source, image, cache_bytes);
+        r = source_open_image(&s->source, image, cache_bytes, share);
     if (r < 0)
         return r;
     (void)TAKE(image);
@@ -172,5 +195,6 @@ void served_deinit(struct served *s)
     s->source = source_free(s->source);
     s->hot = workingset_free(s->hot);
     free(s->name);
+    free(s->not_shared);
     *s = (struct served){0};
 }

@@ -28,6 +28,8 @@ struct served {
     char *name;            /* owned: for messages and the state file; NULL: not known yet */
     bool is_image;
     struct workingset *hot; /* owned: the image's own; NULL: none */
+    char *
+        not_shared; /* owned: why its pages are not shared with other pagers; NULL: they are, or need not be */
 };
 
 /**

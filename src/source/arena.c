@@ -15,6 +15,9 @@
  * looked at before so many others can have: their number is bounded by the pager's tables. What is dropped although it was
  * not used yet was read for nobody who waits, and is read again.
  *
+ * What is shared (source/share.h). Before a worker reads a frame it looks whether others have it, and has the filler read it if
+ * not. Only when that cannot be had it reads for itself. What is shared stays, and is not counted.
+ *
  * A frame that cannot be read, or whose checksum is wrong, is tried again after a pause, and not from the page cache: a disk
  * or a network may do better the next time. Then it is an error, and the pager stops the VM.
  */
@@ -32,7 +35,9 @@
 #include "base/err.h"
 #include "image/frame.h"
 
-#define N_CODERS      9u /* frames that are decompressed at once; as many as there are workers */
+#define N_CODERS 9u /* frames that are decompressed at once; as many as there are workers */
+static_assert(N_CODERS <= SHARE_CONNECTIONS, "each has a connection");
+
 #define NO_FRAME      UINT32_MAX
 #define TRIES         4u
 #define PAUSE_NS      (5 * NS_PER_MS) /* before the second try; three times as long before each other */
@@ -43,6 +48,7 @@ enum frame_place {
     FRAME_AWAY,
     FRAME_COMING, /* a worker has it */
     FRAME_THERE,
+    FRAME_SHARED, /* with others, for good */
 };
 
 /* struct frame_state - see the theory; guarded by the mutex */
@@ -56,6 +62,7 @@ struct frame_state {
 
 /* struct coder - what a thread needs to bring a frame */
 struct coder {
+    unsigned number;                 /* of its connection to the filler */
     struct frame_coder *frame_coder; /* owned */
     char *scratch;                   /* owned: SCRATCH_BYTES */
 };
@@ -69,6 +76,9 @@ struct arena {
     uint32_t *runs_end;     /* owned: where those of a frame end, and the next one's begin */
     uint64_t cache_bytes;   /* the bound; constant */
     uint64_t there_bytes;   /* of all frames that are there; written with the mutex, read without */
+    struct share *share;    /* owned; NULL: nothing is shared */
+    bool alone;             /* what is shared is not used; atomic */
+    bool own_memory;        /* memory and there are owned */
     pthread_mutex_t mutex;  /* guards what follows, never held around a read */
     pthread_cond_t changed; /* a frame is there or will not be, or a coder is free */
     struct frame_state *frames; /* owned */
@@ -81,14 +91,42 @@ struct arena {
 
 /* ---- bits ------------------------------------------------------------------------------------------------------ */
 
-bool arena_has(const struct arena *a, uint64_t page)
+/* has_own() - is it in our memory? */
+static bool has_own(const struct arena *a, uint64_t page)
 {
     return (__atomic_load_n(&a->there[page / 64], __ATOMIC_ACQUIRE) >> (page % 64)) & 1;
+}
+
+/* uses_share() - may pages be others' too? */
+static bool uses_share(const struct arena *a)
+{
+    return a->share && !__atomic_load_n(&a->alone, __ATOMIC_RELAXED);
 }
 
 const void *arena_page(const struct arena *a, uint64_t page)
 {
     return a->memory + page * IMAGE_PAGE;
+}
+
+void arena_stand_alone(struct arena *a)
+{
+    __atomic_store_n(&a->alone, true, __ATOMIC_RELAXED);
+}
+
+const void *arena_find(const struct arena *a, uint64_t page, uint64_t lo, uint64_t hi,
+                       uint64_t *first, uint64_t *end)
+{
+    bool own = has_own(a, page);
+
+    if (!own && !(uses_share(a) && share_has(a->share, page)))
+        return NULL;
+    *first = page;
+    *end = page + 1;
+    while (*first > lo && (own ? has_own(a, *first - 1) : share_has(a->share, *first - 1)))
+        --*first;
+    while (*end < hi && (own ? has_own(a, *end) : share_has(a->share, *end)))
+        ++*end;
+    return own ? a->memory + *first * IMAGE_PAGE : share_page(a->share, *first);
 }
 
 /* bits_of_run() - the bits of [first, end) in the word of @first. Return: the end of what they are about */
@@ -276,36 +314,76 @@ static void drop_frame(struct arena *a, uint32_t f)
 
 /* ---- fetching --------------------------------------------------------------------------------------------------- */
 
-/* ensure() - one frame is there. Return: 0 or a negative errno with a text */
-static int ensure(struct arena *a, uint32_t f)
+/* is_shared() - do others have it, or can they? */
+static bool is_shared(struct arena *a, const struct coder *coder, uint32_t f)
+{
+    const uint32_t *runs;
+
+    if (!uses_share(a) || runs_of(a, f, &runs) == 0)
+        return false;
+    return share_has(a->share, a->m->runs[runs[0]].first) || share_ask(a->share, coder->number, f);
+}
+
+/* begin() - is it for this thread to bring the frame? Then nobody else does. If not it is there */
+static bool begin(struct arena *a, uint32_t f)
 {
     struct frame_state *state = &a->frames[f];
-    struct coder coder;
     bool ours;
-    int r = 0;
 
     pthread_mutex_lock(&a->mutex);
     while (state->place == FRAME_COMING)
         pthread_cond_wait(&a->changed, &a->mutex);
-    ours = state->place == FRAME_AWAY;
+    ours = state->place == FRAME_AWAY || (state->place == FRAME_SHARED && !uses_share(a));
     if (ours)
         state->place = FRAME_COMING;
     pthread_mutex_unlock(&a->mutex);
-    if (!ours)
-        return 0;
-    coder = take_coder(a);
-    r = bring(a, &coder, f);
+    return ours;
+}
+
+/* end() - what became of it */
+static void end(struct arena *a, uint32_t f, const struct coder *coder, enum frame_place place)
+{
+    struct frame_state *state = &a->frames[f];
+
     pthread_mutex_lock(&a->mutex);
-    a->coders[a->n_free++] = coder;
-    state->place = r == 0 ? FRAME_THERE : FRAME_AWAY;
-    if (r == 0) {
+    a->coders[a->n_free++] = *coder;
+    state->place = place;
+    if (place == FRAME_THERE) {
         state->asked = a->n_fetches;
         append(a, f);
         count_there(a, state->n_used * IMAGE_PAGE);
     }
     pthread_cond_broadcast(&a->changed);
     pthread_mutex_unlock(&a->mutex);
+}
+
+/* ensure() - one frame is there. Return: 0 or a negative errno with a text */
+static int ensure(struct arena *a, uint32_t f)
+{
+    struct coder coder;
+    int r;
+
+    if (!begin(a, f))
+        return 0;
+    coder = take_coder(a);
+    if (is_shared(a, &coder, f)) {
+        end(a, f, &coder, FRAME_SHARED);
+        return 0;
+    }
+    r = bring(a, &coder, f);
+    end(a, f, &coder, r == 0 ? FRAME_THERE : FRAME_AWAY);
     return r;
+}
+
+int arena_bring(struct arena *a, uint32_t frame, uint64_t bytes_max)
+{
+    bool room;
+
+    pthread_mutex_lock(&a->mutex);
+    room = a->frames[frame].place == FRAME_THERE ||
+           a->there_bytes + a->frames[frame].n_used * IMAGE_PAGE <= bytes_max;
+    pthread_mutex_unlock(&a->mutex);
+    return room ? ensure(a, frame) : 1;
 }
 
 /* claim_all() - are all frames of these pages there? Then this fetch has asked for them, and they stay */
@@ -317,10 +395,12 @@ static bool claim_all(struct arena *a, uint64_t first, uint64_t end)
     pthread_mutex_lock(&a->mutex);
     a->n_fetches++;
     for (uint64_t i = manifest_find(m, first); i < m->n_runs && m->runs[i].first < end; i++) {
-        if (a->frames[m->runs[i].frame].place == FRAME_THERE)
+        enum frame_place place = a->frames[m->runs[i].frame].place;
+
+        if (place == FRAME_THERE)
             ask_for(a, m->runs[i].frame);
         else
-            all = false;
+            all &= place == FRAME_SHARED && uses_share(a);
     }
     pthread_mutex_unlock(&a->mutex);
     return all;
@@ -411,6 +491,7 @@ static int make_coders(struct arena *a)
     for (unsigned i = 0; i < N_CODERS; i++) {
         int r = frame_coder_new(&a->coders[i].frame_coder);
 
+        a->coders[i].number = i;
         if (r < 0)
             return r;
         a->coders[i].scratch = map(SCRATCH_BYTES);
@@ -425,14 +506,15 @@ static bool make_tables(struct arena *a)
 {
     const struct manifest *m = a->m;
 
-    a->there = calloc(m->image_bytes / IMAGE_PAGE / 64 + 1, sizeof(*a->there));
+    if (a->own_memory)
+        a->there = calloc(1, share_bits_bytes(m->image_bytes));
     a->runs = calloc(m->n_runs + 1, sizeof(*a->runs));
     a->runs_end = calloc((size_t)m->n_frames + 1, sizeof(*a->runs_end));
     a->frames = calloc((size_t)m->n_frames + 1, sizeof(*a->frames));
     return a->there && a->runs && a->runs_end && a->frames;
 }
 
-int arena_new(struct arena **out, const struct image *image, uint64_t cache_bytes)
+int arena_new(struct arena **out, const struct image *image, const struct arena_options *o)
 {
     _cleanup_(arena_freep) struct arena *a = calloc(1, sizeof(*a));
     int r;
@@ -444,7 +526,10 @@ int arena_new(struct arena **out, const struct image *image, uint64_t cache_byte
     a->image = image;
     a->m = image->manifest;
     a->oldest = a->newest = NO_FRAME;
-    a->cache_bytes = cache_bytes;
+    a->cache_bytes = o->cache_bytes;
+    a->own_memory = !o->memory;
+    a->memory = o->memory;
+    a->there = o->there;
     if (!make_tables(a) || a->m->n_runs > UINT32_MAX)
         return err_origin_errno(-ENOMEM, "cannot serve image %s", image->name);
     r = count_runs(a);
@@ -454,10 +539,12 @@ int arena_new(struct arena **out, const struct image *image, uint64_t cache_byte
     }
     if (r < 0)
         return r;
-    a->memory = map(a->m->image_bytes);
+    if (a->own_memory)
+        a->memory = map(a->m->image_bytes);
     if (!a->memory)
         return err_origin_errno(-errno, "cannot map %ju bytes for the pages of image %s",
                                 (uintmax_t)a->m->image_bytes, image->name);
+    a->share = o->share;
     *out = TAKE(a);
     return 0;
 }
@@ -471,11 +558,13 @@ struct arena *arena_free(struct arena *a)
         if (a->coders[i].scratch)
             (void)munmap(a->coders[i].scratch, SCRATCH_BYTES);
     }
-    if (a->memory)
+    if (a->own_memory && a->memory)
         (void)munmap(a->memory, a->m->image_bytes);
+    if (a->own_memory)
+        free(a->there);
+    a->share = share_free(a->share);
     pthread_cond_destroy(&a->changed);
     pthread_mutex_destroy(&a->mutex);
-    free(a->there);
     free(a->runs);
     free(a->runs_end);
     free(a->frames);

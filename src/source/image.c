@@ -50,25 +50,6 @@ static void set_bit(uint64_t *words, uint32_t i)
 
 /* ---- asking ---------------------------------------------------------------------------------------------------- */
 
-static void locate_there(const struct image_source *s, struct thaw_extent *out, uint64_t page,
-                         uint64_t lo, uint64_t hi)
-{
-    uint64_t first = page;
-    uint64_t end = page + 1;
-
-    while (first > lo && arena_has(s->arena, first - 1))
-        first--;
-    while (end < hi && arena_has(s->arena, end))
-        end++;
-    *out = (struct thaw_extent){
-        .where = THAW_WHERE_MEMORY,
-        .first = first * IMAGE_PAGE,
-        .end = end * IMAGE_PAGE,
-        .bytes = arena_page(s->arena, first),
-        .lasting = 1,
-    };
-}
-
 /* locate_away() - a page whose bit is not set */
 static void locate_away(const struct image_source *s, struct thaw_extent *out, uint64_t page,
                         uint64_t lo, uint64_t hi)
@@ -103,16 +84,17 @@ static void locate_large(const struct image_source *s, struct thaw_extent *out, 
 {
     const struct manifest_run *runs = s->m->runs;
 
+    arena_stand_alone(s->arena);
     out->where = THAW_WHERE_ZERO;
     for (uint64_t i = manifest_find(s->m, first); i < s->m->n_runs && runs[i].first < end; i++) {
+        uint64_t page = max_u64(first, runs[i].first);
         uint64_t last = min_u64(end, run_end(&runs[i]));
+        uint64_t there_end;
 
         out->where = THAW_WHERE_MEMORY;
-        for (uint64_t page = max_u64(first, runs[i].first); page < last; page++) {
-            if (!arena_has(s->arena, page)) {
-                out->where = THAW_WHERE_ELSEWHERE;
-                return;
-            }
+        if (!arena_find(s->arena, page, page, last, &page, &there_end) || there_end < last) {
+            out->where = THAW_WHERE_ELSEWHERE;
+            return;
         }
     }
     if (out->where == THAW_WHERE_MEMORY) {
@@ -126,14 +108,25 @@ static int image_locate(void *self, struct thaw_extent *out, uint64_t off, uint6
 {
     const struct image_source *s = self;
     uint64_t page = off / IMAGE_PAGE;
+    uint64_t first;
+    uint64_t end;
 
     *out = (struct thaw_extent){.first = off, .end = off + page_bytes};
-    if (page_bytes > IMAGE_PAGE)
+    if (page_bytes > IMAGE_PAGE) {
         locate_large(s, out, page, (off + page_bytes) / IMAGE_PAGE);
-    else if (arena_has(s->arena, page))
-        locate_there(s, out, page, lo / IMAGE_PAGE, hi / IMAGE_PAGE);
-    else
-        locate_away(s, out, page, lo / IMAGE_PAGE, hi / IMAGE_PAGE);
+        return 0;
+    }
+    lo /= IMAGE_PAGE;
+    hi /= IMAGE_PAGE;
+    out->bytes = arena_find(s->arena, page, lo, hi, &first, &end);
+    if (!out->bytes) {
+        locate_away(s, out, page, lo, hi);
+        return 0;
+    }
+    out->where = THAW_WHERE_MEMORY;
+    out->first = first * IMAGE_PAGE;
+    out->end = end * IMAGE_PAGE;
+    out->lasting = 1;
     return 0;
 }
 
@@ -227,8 +220,12 @@ static void mark_hot(struct image_source *s)
     }
 }
 
-int source_open_image(struct source **out, struct image *image, uint64_t cache_bytes)
+int source_open_image(struct source **out, struct image *image, uint64_t cache_bytes,
+                      struct share *share)
 {
+    _cleanup_(share_freep) struct share *shared = share;
+    struct arena_options o = {.cache_bytes = cache_bytes, .share = share};
+
     _cleanup_(image_source_freep) struct image_source *s = calloc(1, sizeof(*s));
     const struct manifest *m = image->manifest;
     int r;
@@ -241,9 +238,11 @@ int source_open_image(struct source **out, struct image *image, uint64_t cache_b
     if (!s->hot || !s->advised)
         return err_origin_errno(-ENOMEM, "cannot serve image %s", image->name);
     mark_hot(s);
-    r = arena_new(&s->arena, image, cache_bytes);
-    if (r == 0)
-        r = source_new(out, &image_ops, s, m->image_bytes);
+    r = arena_new(&s->arena, image, &o);
+    if (r < 0)
+        return r;
+    (void)TAKE(shared);
+    r = source_new(out, &image_ops, s, m->image_bytes);
     if (r < 0)
         return r;
     TAKE(s)->image = image; /* taken on success */

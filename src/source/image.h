@@ -5,6 +5,7 @@
 /* image.h - an image of a store as a page source */
 
 #include "image/store.h"
+#include "source/share.h"
 #include "source/source.h"
 
 #define IMAGE_SOURCE_CACHE_BYTES (64 * MIB) /* the default bound */
@@ -14,9 +15,11 @@
  * @out:         (give)
  * @image:       (take on success)
  * @cache_bytes: so many bytes of pages are kept decompressed, unless the last ARENA_KEEPS fetches brought more
+ * @share:       (take, in any case) what others have decompressed; NULL: nothing is shared
  *
  * Return: 0 or a negative errno with a text.
  */
-int source_open_image(struct source **out, struct image *image, uint64_t cache_bytes);
+int source_open_image(struct source **out, struct image *image, uint64_t cache_bytes,
+                      struct share *share);
 
 #endif

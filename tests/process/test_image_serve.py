@@ -18,7 +18,7 @@ from recordlib import ask, shown, thaw, wait_over
 from servelib import change, make_chain, pack
 from thawtest import Peer, check_stats, let_go, wait_until
 
-PAGE = 4096
+ALONE = ["--image-share", "off", "--image-cache", "4K"]  # a pager that has what it needs at the moment, and for itself
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +48,8 @@ def serve_all(lab, image, *args, steps=("write:threads=4,n=200", "balloon:thread
 
 
 @pytest.mark.parametrize("args", [
-    [], ["--fault-around", "0"], ["--fault-around", "2M"], ["--track", "wp"], ["--fill"], ["--image-cache", "4K"],
-    ["--image-cache", "4K", "--fill"], ["--confine", "off"], ["--supervise", "--fill"],
+    [], ["--fault-around", "0"], ["--fault-around", "2M"], ["--track", "wp"], ["--fill"], ["--confine", "off"],
+    ["--supervise", "--fill"], ["--image-share", "off"], [*ALONE, "--fill"], ["--image-share", "1M", "--image-cache", "4K"],
 ], ids=" ".join)
 def test_every_byte_is_right(lab, image, args):
     serve_all(lab, image, *args)
@@ -69,7 +69,7 @@ def test_every_codec_and_size_of_frame_is_served(lab, codec, frame):
 
 @pytest.mark.usefixtures("huge")
 @pytest.mark.parametrize("frame", ["64K", "1M"])
-@pytest.mark.parametrize("args", [[], ["--fill"], ["--image-cache", "4K"]], ids=" ".join)
+@pytest.mark.parametrize("args", [[], ["--fill"], ALONE], ids=" ".join)
 def test_huge_pages_are_served(lab, frame, args):
     image = pack(lab, lab.memory("32M", seed=matrix.SEED), "--frame", frame)
     serve_all(lab, image, *args, vmm=["--page-size", "2M"], steps=["write:threads=4,n=20", "balloon:n=30", "verify"])
@@ -127,7 +127,7 @@ def hot_image(lab):
     return pack(lab, memory, "--working-set", path)
 
 
-@pytest.mark.parametrize("args", [[], ["--prefetch-before-resume", "all"], ["--image-cache", "1M"]], ids=" ".join)
+@pytest.mark.parametrize("args", [[], ["--prefetch-before-resume", "all"], ["--image-share", "off", "--image-cache", "1M"]], ids=" ".join)
 def test_the_working_set_of_an_image_is_installed_without_being_asked_for(lab, hot_image, args):
     pager = lab.serve(hot_image, *args)
     vmm = lab.start_vmm(pager, hot_image, "pause", "shuffle:threads=4,first=300,end=1700", "verify")
@@ -177,7 +177,7 @@ def test_the_bound_of_what_is_decompressed_is_kept(lab, cache, least, most):
     if os.environ.get("THAW_SANITIZER"):
         pytest.skip("a sanitizer has its own use for memory")
     image = pack(lab, lab.memory("32M", seed=5, dense=True), "--frame", "16K")
-    pager = lab.serve(image, "--image-cache", cache)
+    pager = lab.serve(image, "--image-share", "off", "--image-cache", cache)
     vmm = lab.start_vmm(pager, image, "shuffle:threads=2", "pause")
     vmm.wait_line("paused")
     assert least << 10 <= anonymous_kib(pager) <= most << 10
@@ -188,7 +188,7 @@ def test_the_bound_of_what_is_decompressed_is_kept(lab, cache, least, most):
 
 def test_pages_that_were_dropped_before_they_were_used_are_fetched_again(lab):
     image = pack(lab, lab.memory("32M", seed=5, dense=True), "--frame", "64K")
-    stats = serve_all(lab, image, "--image-cache", "4K", "--fault-around", "0", steps=["shuffle:threads=4"])
+    stats = serve_all(lab, image, *ALONE, "--fault-around", "0", steps=["shuffle:threads=4"])
     assert stats["counters"]["fetches"] > 2 * 512, "each of 512 frames was fetched about once: none was dropped"
 
 
@@ -284,7 +284,7 @@ def expect_stopped(pager, vmm, *words):
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
-@pytest.mark.parametrize("args", [[], ["--fill"], ["--supervise"]], ids=" ".join)
+@pytest.mark.parametrize("args", [["--image-share", "off"], ["--fill"], ["--supervise"]], ids=" ".join)
 def test_a_broken_frame_stops_the_vm_and_is_named(lab, codec, args):
     image = pack(lab, lab.memory("8M", seed=5, dense=True), "--codec", codec)
     path = image.packs()[0]
@@ -389,6 +389,8 @@ def test_as_many_files_as_the_hard_limit_allows_are_used_and_no_more_is_an_error
     (["-s", "s", "--memory", "m", "--image-cache", "1M"], "--image-cache is for --image"),
     (["-s", "s", "--image", "i", "--image-cache", "0"], "--image-cache is 0"),
     (["-s", "s", "--image", "i", "--image-cache", "big"], "--image-cache is big"),
+    (["-s", "s", "--image", "i", "--image-share", "0"], "--image-share is 0"),
+    (["-s", "s", "--memory", "m", "--image-share", "off"], "--image-share is for --image"),
     (["-s", "s"], "--memory or --image is missing"),
     (["--image", "i", "s", "m"], "unexpected argument s"),
     (["-s", "s", "--image", "i", "--prefetch", "none", "--prefetch-rate", "1M"], "--prefetch-rate is for"),
@@ -396,3 +398,107 @@ def test_as_many_files_as_the_hard_limit_allows_are_used_and_no_more_is_an_error
 ])
 def test_usage_errors_say_what_is_wrong(args, words):
     assert words in thaw("serve", *args, code=2)
+
+
+# ---- what pagers of one image share ----
+
+
+def fillers(image):
+    """Process ids of the fillers of an image."""
+    found = []
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[1:3] == [b"image", b"fill"] and words[4:5] == [image.id().encode()]:
+            found.append(int(folder.name))
+    return found
+
+
+def read_all(lab, image, *args):
+    """A VMM that has read everything and waits, and its pager."""
+    pager = lab.serve(image, *args)
+    vmm = lab.start_vmm(pager, image, "shuffle:threads=2", "pause", "verify")
+    vmm.wait_line("paused")
+    return pager, vmm
+
+
+def end(lab, *pairs):
+    """All of them go on and end well. Return: statistics of the last pager."""
+    for pager, vmm in pairs:
+        let_go(vmm)
+        lab.finish_vmm(vmm)
+        pager.expect_exit(0)
+        assert "not shared" not in pager.err
+    return pager.stats()
+
+
+def test_what_one_pager_has_asked_for_the_next_one_finds(lab, image):
+    first = read_all(lab, image)
+    assert len(fillers(image)) == 1
+    second = read_all(lab, image)
+    assert len(fillers(image)) == 1
+    assert ask(first[0])["counters"]["fetches"] > 0
+    assert end(lab, first, second)["counters"]["fetches"] == 0
+    wait_until(lambda: not fillers(image), "the filler to end with the last pager")
+
+
+def test_pagers_that_begin_at_the_same_time_have_one_filler(lab, image):
+    pagers = [lab.serve(image, wait=False) for _ in range(8)]
+    for pager in pagers:
+        pager.wait_listening()
+    assert len(fillers(image)) == 1
+    for pager in pagers:
+        lab.run_vmm(pager, image, "shuffle:threads=2")
+        pager.expect_exit(0)
+        assert "not shared" not in pager.err
+    wait_until(lambda: not fillers(image), "the filler to end with the last pager")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_filler_that_does_not_answer_is_done_without(lab, image, number):
+    pager = lab.serve(image)
+    vmm = lab.start_vmm(pager, image, "seq:end=100", "pause", "balloon:threads=4,n=200", "verify")
+    vmm.wait_line("paused")
+    (filler,) = fillers(image)
+    os.kill(filler, number)
+    try:
+        let_go(vmm)
+        lab.finish_vmm(vmm)
+        pager.expect_exit(0)
+    finally:
+        if number == signal.SIGSTOP:
+            os.kill(filler, signal.SIGCONT)
+    wait_until(lambda: not fillers(image), "the filler to end with the last pager")
+
+
+def test_what_there_is_no_room_for_each_pager_has_for_itself(lab, image):
+    first = read_all(lab, image, "--image-share", "1M")
+    second = read_all(lab, image, "--image-share", "64M")
+    counters = ask(second[0])["counters"]
+    assert 0 < counters["fetches"] < ask(first[0])["counters"]["fetches"]
+    end(lab, first, second)
+
+
+def test_nothing_is_shared_if_that_is_not_wanted(lab, image):
+    pager, vmm = read_all(lab, image, "--image-share", "off")
+    assert not fillers(image)
+    end(lab, (pager, vmm))
+
+
+def test_a_killed_pager_and_its_successor_use_one_filler(lab, image):
+    pager = lab.serve(image, "--supervise")
+    vmm = lab.start_vmm(pager, image, "seq:end=300", "pause", "shuffle:threads=4", "balloon:threads=4,n=100", "verify")
+    vmm.wait_line("paused")
+    os.kill(int(re.search(r"pager_pid=(\d+)", pager.err).group(1)), signal.SIGKILL)
+    pager.wait_line("taken over")
+    assert len(fillers(image)) == 1
+    end(lab, (pager, vmm))
+
+
+def test_a_broken_frame_is_said_by_the_pager_that_needs_it(lab, image):
+    change(image.packs()[0], 100000, 100)
+    pager = lab.serve(image)
+    vmm = lab.start_vmm(pager, image, "shuffle")
+    expect_stopped(pager, vmm, "is damaged", "was stopped")

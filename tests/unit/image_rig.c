@@ -123,7 +123,7 @@ int rig_open(struct rig *m, struct source **out, uint64_t cache_bytes)
     m->image->pack_fds[0] = open(path, O_RDONLY | O_CLOEXEC);
     assert_true(m->image->pack_fds[0] >= 0);
     m->coder = frame_coder_free(m->coder);
-    r = source_open_image(out, m->image, cache_bytes);
+    r = source_open_image(out, m->image, cache_bytes, NULL);
     if (r < 0)
         m->image = image_close(m->image);
     return r;

@@ -22,6 +22,7 @@ static const struct verb {
     {"verify", image_verify, "compare images with their checksums"},
     {"rm", image_rm, "remove images"},
     {"gc", image_gc, "free what no image needs"},
+    {"fill", image_fill, NULL}, /* for thaw serve, not for people */
 };
 
 static void print_help(void)
@@ -29,8 +30,10 @@ static void print_help(void)
     (void)printf("usage: thaw image VERB [ARGUMENTS]\n\n"
                  "Images: the memory of snapshots, compressed, without what is zero or the "
                  "parent's, in a store.\n\n");
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-        (void)printf("  %-8s %s\n", verbs[i].name, verbs[i].what);
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        if (verbs[i].what)
+            (void)printf("  %-8s %s\n", verbs[i].name, verbs[i].what);
+    }
     (void)printf(
         "\n  -h, --help  this text\n\nthaw image VERB --help and thaw-image(1) say more.\n");
 }
