@@ -87,6 +87,24 @@ def cached_bytes(paths):
     return total
 
 
+def count_bytes(path, *words):
+    """The sum of the lines of a file of /proc that begin with these words."""
+    text = pathlib.Path(path).read_text(encoding="ascii")
+    return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(words))
+
+
+def shared_bytes():
+    """What fillers have in memory."""
+    total = 0
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().split(b"\0")[1:3] == [b"image", b"fill"]:
+                total += count_bytes(folder / "status", "RssShmem:")
+        except OSError:
+            pass
+    return total
+
+
 def drop(paths):
     """Out of the page cache."""
     for path in paths:
@@ -152,9 +170,8 @@ class Serving:
             time.sleep(0.001)
 
     def private_bytes(self):
-        """The pager's memory that is nobody else's."""
-        text = pathlib.Path(f"/proc/{self.pager.pid}/smaps_rollup").read_text(encoding="ascii")
-        return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith(("Private_", "Swap:")))
+        """The pager's memory that is nobody else's, nor the page cache's."""
+        return count_bytes(f"/proc/{self.pager.pid}/smaps_rollup", "Private_Dirty:", "Swap:")
 
     def check(self):
         """Let the VMM compare what it has touched, and end."""
@@ -228,7 +245,8 @@ class Bench:
             for _ in range(count):
                 servings.append(Serving(self, subject, pages, *args))
             own = sum(serving.private_bytes() for serving in servings)
-            self.note(what, subject, own_mib=own / 2**20, cache_mib=cached_bytes(subject.files) / 2**20)
+            self.note(what, subject, own_mib=own / 2**20, shared_mib=shared_bytes() / 2**20,
+                      cache_mib=cached_bytes(subject.files) / 2**20)
             for serving in servings:
                 serving.check()
         finally:
@@ -252,6 +270,7 @@ def measure(bench, options, hot_path, hot):
     """Fill bench.figures."""
     raw = Subject("memory file", ["--memory", options.memory], [options.memory])
     images = [bench.image(codec, hot_path) for codec in ("none", "lz4", "zstd")]
+    images += [Subject("image, zstd, alone", [*images[2].args, "--image-share", "off"], images[2].files)]
     full = full_pages(options.memory)
     jobs = []
     for subject in [raw, *images]:
@@ -260,7 +279,7 @@ def measure(bench, options, hot_path, hot):
         jobs += [(bench.touch, "fault, warm", subject, touches, False), (bench.touch, "fault, cold", subject, touches, True),
                  (bench.replay, "replay, cold", subject, hot, given),
                  (bench.replay, "replay, warm", subject, hot, given, False)]
-        if subject in (raw, images[2]):
+        if subject in (raw, *images[2:]):
             jobs += [(bench.weigh, f"memory, {count} VMs", subject, hot, count, given) for count in (1, 4, 16)]
     for depth in (1, 10, 1000):
         jobs.append((bench.touch, "depth, warm", bench.chain(depth), bench.rng.sample(full, min(options.touches, len(full))),

@@ -15,8 +15,8 @@
  * looked at before so many others can have: their number is bounded by the pager's tables. What is dropped although it was
  * not used yet was read for nobody who waits, and is read again.
  *
- * What is shared (source/share.h). Before a worker reads a frame it looks whether others have it, and has the filler read it if
- * not. Only when that cannot be had it reads for itself. What is shared stays, and is not counted.
+ * What is shared (source/share.h). Before a worker reads a frame it looks whether others have it. If not, and if there are
+ * others, it has the filler read it; else, or when that cannot be had, it reads for itself. What is shared stays, and is not counted.
  *
  * A frame that cannot be read, or whose checksum is wrong, is tried again after a pause, and not from the page cache: a disk
  * or a network may do better the next time. Then it is an error, and the pager stops the VM.
@@ -321,7 +321,9 @@ static bool is_shared(struct arena *a, const struct coder *coder, uint32_t f)
 
     if (!uses_share(a) || runs_of(a, f, &runs) == 0)
         return false;
-    return share_has(a->share, a->m->runs[runs[0]].first) || share_ask(a->share, coder->number, f);
+    if (share_has(a->share, a->m->runs[runs[0]].first))
+        return true;
+    return share_is_worth_it(a->share) && share_ask(a->share, coder->number, f);
 }
 
 /* begin() - is it for this thread to bring the frame? Then nobody else does. If not it is there */
@@ -507,7 +509,7 @@ static bool make_tables(struct arena *a)
     const struct manifest *m = a->m;
 
     if (a->own_memory)
-        a->there = calloc(1, share_bits_bytes(m->image_bytes));
+        a->there = calloc(share_bits_words(m->image_bytes), sizeof(*a->there));
     a->runs = calloc(m->n_runs + 1, sizeof(*a->runs));
     a->runs_end = calloc((size_t)m->n_frames + 1, sizeof(*a->runs_end));
     a->frames = calloc((size_t)m->n_frames + 1, sizeof(*a->frames));

@@ -20,7 +20,7 @@ struct arena_options {
     struct share *share; /* (take on success) pages that others have too; NULL: none */
     void *
         memory; /* (borrow until arena_free()) zeroes, as long as the image; NULL: memory of its own */
-    uint64_t *there; /* with it: zeroes, as share_bits_bytes() says */
+    uint64_t *there; /* with it: zeroes, as many words as share_bits_words() says */
 };
 
 /**

@@ -47,8 +47,8 @@ struct filler {
     struct shared_file memory;
     struct shared_file there;
     uint64_t bytes_max;
-    int ended;              /* owned eventfd: the last connection is gone */
-    unsigned n_connections; /* atomic */
+    int ended;               /* owned eventfd: the last connection is gone */
+    uint64_t *n_connections; /* in there; atomic */
 };
 
 /* struct connection - what its thread has */
@@ -117,6 +117,7 @@ static enum share_answer fill(const struct filler *f, uint32_t frame)
     return r == 0 ? SHARE_THERE : r > 0 ? SHARE_FULL : SHARE_FAILED;
 }
 
+/* #syscalls:start read write */
 static void serve(const struct filler *f, int fd)
 {
     struct share_request request;
@@ -136,7 +137,7 @@ static void end_connection(struct filler *f)
 {
     uint64_t one = 1;
 
-    if (__atomic_sub_fetch(&f->n_connections, 1, __ATOMIC_ACQ_REL) == 0)
+    if (__atomic_sub_fetch(f->n_connections, 1, __ATOMIC_ACQ_REL) == 0)
         (void)!write(f->ended, &one, sizeof(one));
 }
 
@@ -158,7 +159,7 @@ static void begin_connection(struct filler *f, int fd)
     struct connection *c = malloc(sizeof(*c));
     pthread_t thread;
 
-    __atomic_add_fetch(&f->n_connections, 1, __ATOMIC_ACQ_REL);
+    __atomic_add_fetch(f->n_connections, 1, __ATOMIC_ACQ_REL);
     if (c)
         *c = (struct connection){.filler = f, .fd = fd};
     if (!c || thread_start(&thread, STACK_BYTES, connection_main, c) < 0) {
@@ -197,7 +198,12 @@ static int make_files(struct filler *f)
     uint64_t image_bytes = f->image->manifest->image_bytes;
     int r = make_file(&f->memory, "thaw-pages", image_bytes);
 
-    return r < 0 ? r : make_file(&f->there, "thaw-bits", share_bits_bytes(image_bytes));
+    if (r == 0)
+        r = make_file(&f->there, "thaw-bits",
+                      (share_bits_words(image_bytes) + 1) * sizeof(uint64_t));
+    if (r == 0)
+        f->n_connections = (uint64_t *)f->there.map + share_bits_words(image_bytes);
+    return r;
 }
 
 /* #syscalls:start eventfd2 */
@@ -243,7 +249,7 @@ void filler_run(struct filler *f, int listener)
             begin_connection(f, fd);
             timeout_ms = -1;
         } else if (fds[1].revents != 0 &&
-                   __atomic_load_n(&f->n_connections, __ATOMIC_ACQUIRE) == 0) {
+                   __atomic_load_n(f->n_connections, __ATOMIC_ACQUIRE) == 0) {
             return;
         }
     }

@@ -35,9 +35,15 @@ socklen_t share_address(struct sockaddr_un *addr, const uint8_t id[IMAGE_ID_BYTE
     return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)len);
 }
 
-uint64_t share_bits_bytes(uint64_t image_bytes)
+uint64_t share_bits_words(uint64_t image_bytes)
 {
-    return (image_bytes / IMAGE_PAGE / 64 + 1) * sizeof(uint64_t);
+    return image_bytes / IMAGE_PAGE / 64 + 1;
+}
+
+/* bits_file_bytes() - with the number of connections */
+static uint64_t bits_file_bytes(uint64_t image_bytes)
+{
+    return (share_bits_words(image_bytes) + 1) * sizeof(uint64_t);
 }
 
 /* ---- joining --------------------------------------------------------------------------------------------------- */
@@ -122,7 +128,7 @@ static int take_hello(struct share *s, int fd, const struct manifest *m)
 
     if (r == 0 && !s->memory) {
         s->memory = map_file(files[0], m->image_bytes);
-        s->there = map_file(files[1], share_bits_bytes(m->image_bytes));
+        s->there = map_file(files[1], bits_file_bytes(m->image_bytes));
         if (!s->memory || !s->there)
             r = err_origin(-EPROTO, "the filler of the image gave files that cannot be used");
     }
@@ -158,7 +164,7 @@ struct share *share_free(struct share *s)
     if (s->memory)
         (void)munmap((void *)s->memory, s->image_bytes);
     if (s->there)
-        (void)munmap((void *)s->there, share_bits_bytes(s->image_bytes));
+        (void)munmap((void *)s->there, bits_file_bytes(s->image_bytes));
     for (unsigned i = 0; i < SHARE_CONNECTIONS; i++)
         s->fds[i] = fd_close(s->fds[i]);
     free(s);
@@ -170,6 +176,12 @@ struct share *share_free(struct share *s)
 bool share_has(const struct share *s, uint64_t page)
 {
     return (__atomic_load_n(&s->there[page / 64], __ATOMIC_ACQUIRE) >> (page % 64)) & 1;
+}
+
+bool share_is_worth_it(const struct share *s)
+{
+    return __atomic_load_n(&s->there[share_bits_words(s->image_bytes)], __ATOMIC_RELAXED) >
+           SHARE_CONNECTIONS;
 }
 
 const void *share_page(const struct share *s, uint64_t page)

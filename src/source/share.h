@@ -9,6 +9,8 @@
  *               another one with a bit for each page of it. Nobody else can write to them
  *     pagers    have both mapped for reading, find there what any of them has asked for before, and ask for more
  *
+ * A pager that has no others beside it decompresses for itself: to ask takes longer. What it finds is used all the same.
+ *
  * They talk through a unix socket, in messages: the filler says hello, with both files; then a pager asks for a frame and has
  * the answer, one at a time on each connection. A bit is set after the bytes that it stands for.
  *
@@ -59,8 +61,8 @@ struct share_reply {
 /** share_address() - the socket of an image's filler. Return: the address's length */
 socklen_t share_address(struct sockaddr_un *addr, const uint8_t id[IMAGE_ID_BYTES]);
 
-/** share_bits_bytes() - the length of the bits' file */
-uint64_t share_bits_bytes(uint64_t image_bytes);
+/** share_bits_words() - how many words the bits are; in the file one more comes after them: how many connections there are */
+uint64_t share_bits_words(uint64_t image_bytes);
 
 struct share;
 
@@ -86,6 +88,9 @@ bool share_has(const struct share *s, uint64_t page);
 
 /** share_page() - its address, for the kernel to read from */
 const void *share_page(const struct share *s, uint64_t page);
+
+/** share_is_worth_it() - are there other pagers? */
+bool share_is_worth_it(const struct share *s);
 
 /**
  * share_ask() - have a frame there

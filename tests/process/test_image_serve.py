@@ -416,9 +416,8 @@ def fillers(image):
     return found
 
 
-def read_all(lab, image, *args):
-    """A VMM that has read everything and waits, and its pager."""
-    pager = lab.serve(image, *args)
+def read_all(lab, pager, image):
+    """A VMM that has read everything, and waits. Return: both."""
     vmm = lab.start_vmm(pager, image, "shuffle:threads=2", "pause", "verify")
     vmm.wait_line("paused")
     return pager, vmm
@@ -435,11 +434,11 @@ def end(lab, *pairs):
 
 
 def test_what_one_pager_has_asked_for_the_next_one_finds(lab, image):
-    first = read_all(lab, image)
+    pagers = [lab.serve(image), lab.serve(image)]
     assert len(fillers(image)) == 1
-    second = read_all(lab, image)
-    assert len(fillers(image)) == 1
+    first = read_all(lab, pagers[0], image)
     assert ask(first[0])["counters"]["fetches"] > 0
+    second = read_all(lab, pagers[1], image)
     assert end(lab, first, second)["counters"]["fetches"] == 0
     wait_until(lambda: not fillers(image), "the filler to end with the last pager")
 
@@ -458,7 +457,7 @@ def test_pagers_that_begin_at_the_same_time_have_one_filler(lab, image):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_filler_that_does_not_answer_is_done_without(lab, image, number):
-    pager = lab.serve(image)
+    pager, _other = lab.serve(image), lab.serve(image)
     vmm = lab.start_vmm(pager, image, "seq:end=100", "pause", "balloon:threads=4,n=200", "verify")
     vmm.wait_line("paused")
     (filler,) = fillers(image)
@@ -470,25 +469,39 @@ def test_a_filler_that_does_not_answer_is_done_without(lab, image, number):
     finally:
         if number == signal.SIGSTOP:
             os.kill(filler, signal.SIGCONT)
-    wait_until(lambda: not fillers(image), "the filler to end with the last pager")
+
+
+def test_a_pager_without_others_asks_nobody_and_uses_what_is_there(lab, image):
+    pagers = [lab.serve(image), lab.serve(image)]
+    (filler,) = fillers(image)
+    end(lab, read_all(lab, pagers[0], image))
+    os.kill(filler, signal.SIGSTOP)  # what is asked of it now takes two seconds
+    try:
+        assert end(lab, read_all(lab, pagers[1], image))["counters"]["fetches"] == 0
+    finally:
+        os.kill(filler, signal.SIGCONT)
+    pager = lab.serve(image)
+    (filler,) = fillers(image)
+    os.kill(filler, signal.SIGKILL)
+    assert end(lab, read_all(lab, pager, image))["counters"]["fetches"] > 0
 
 
 def test_what_there_is_no_room_for_each_pager_has_for_itself(lab, image):
-    first = read_all(lab, image, "--image-share", "1M")
-    second = read_all(lab, image, "--image-share", "64M")
+    pagers = [lab.serve(image, "--image-share", "1M"), lab.serve(image, "--image-share", "64M")]
+    first, second = (read_all(lab, pager, image) for pager in pagers)
     counters = ask(second[0])["counters"]
     assert 0 < counters["fetches"] < ask(first[0])["counters"]["fetches"]
     end(lab, first, second)
 
 
 def test_nothing_is_shared_if_that_is_not_wanted(lab, image):
-    pager, vmm = read_all(lab, image, "--image-share", "off")
+    pair = read_all(lab, lab.serve(image, "--image-share", "off"), image)
     assert not fillers(image)
-    end(lab, (pager, vmm))
+    end(lab, pair)
 
 
 def test_a_killed_pager_and_its_successor_use_one_filler(lab, image):
-    pager = lab.serve(image, "--supervise")
+    pager, _other = lab.serve(image, "--supervise"), lab.serve(image)
     vmm = lab.start_vmm(pager, image, "seq:end=300", "pause", "shuffle:threads=4", "balloon:threads=4,n=100", "verify")
     vmm.wait_line("paused")
     os.kill(int(re.search(r"pager_pid=(\d+)", pager.err).group(1)), signal.SIGKILL)
@@ -499,6 +512,6 @@ def test_a_killed_pager_and_its_successor_use_one_filler(lab, image):
 
 def test_a_broken_frame_is_said_by_the_pager_that_needs_it(lab, image):
     change(image.packs()[0], 100000, 100)
-    pager = lab.serve(image)
+    pager, _other = lab.serve(image), lab.serve(image)
     vmm = lab.start_vmm(pager, image, "shuffle")
     expect_stopped(pager, vmm, "is damaged", "was stopped")
