@@ -112,18 +112,23 @@ static int compare_runs(const void *a, const void *b)
 }
 
 /* rig_open() - what source_open_image() says of it. Return: its result; the image is closed if it failed */
-int rig_open(struct rig *m, struct source **out, uint64_t cache_bytes)
+struct image *rig_image(struct rig *m)
 {
     struct manifest *man = m->image->manifest;
     char path[64];
-    int r;
 
     qsort(man->runs, man->n_runs, sizeof(*man->runs), compare_runs);
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", rig_pack);
     m->image->pack_fds[0] = open(path, O_RDONLY | O_CLOEXEC);
     assert_true(m->image->pack_fds[0] >= 0);
     m->coder = frame_coder_free(m->coder);
-    r = source_open_image(out, m->image, cache_bytes, NULL);
+    return m->image;
+}
+
+int rig_open(struct rig *m, struct source **out, uint64_t cache_bytes)
+{
+    int r = source_open_image(out, rig_image(m), cache_bytes, NULL);
+
     if (r < 0)
         m->image = image_close(m->image);
     return r;

@@ -36,6 +36,9 @@ void rig_add_run(struct rig *m, uint64_t first, uint32_t n, uint32_t frame, uint
 /** rig_add_pages() - a frame of pages that follow each other, and its run */
 void rig_add_pages(struct rig *m, uint64_t first, unsigned n, enum frame_codec codec);
 
+/** rig_image() - the image, for image_close(); its id is all zeroes */
+struct image *rig_image(struct rig *m);
+
 /** rig_open() - what source_open_image() says of it; the image is closed if it failed */
 int rig_open(struct rig *m, struct source **out, uint64_t cache_bytes);
 

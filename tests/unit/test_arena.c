@@ -23,7 +23,7 @@ ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off);
 
 ssize_t __wrap_pread64(int fd, void *buf, size_t len, off_t off)
 {
-    n_reads++;
+    __atomic_add_fetch(&n_reads, 1, __ATOMIC_RELAXED);
     if (n_failures > 0) {
         n_failures--;
         errno = EIO;
