@@ -62,13 +62,13 @@ static enum located where_is(struct session *s, struct prefetch_run *run)
     return reply.located.where;
 }
 
-/* next_frame() - the same where frames are read: a slice that begins with a page that is not there */
-static bool next_frame(struct session *s, struct prefetch_run *read)
+/* next_frame() - the same where frames are read: a slice that begins with a page that is not there. @looks: left; counts down */
+static bool next_frame(struct session *s, struct prefetch_run *read, unsigned *looks)
 {
     struct prefetch *walk = &s->ahead.reads;
     pgno_t most = max_u64(1, READ_BYTES / s->page_bytes);
 
-    for (unsigned i = 0; i < LOOKS_A_TURN; i++) {
+    for (; *looks > 0; --*looks) {
         struct prefetch_run same;
 
         if (!prefetch_peek(walk, &s->p.block->pages, most, read))
@@ -93,8 +93,6 @@ static bool next_read(struct session *s, struct prefetch_run *read)
     struct prefetch_run slice;
     pgno_t region_end;
 
-    if (s->p.in_frames)
-        return next_frame(s, read);
     if (!prefetch_peek(walk, pages, most, read))
         return false;
     region_end = geom_region_end(&s->p.block->geom, geom_find_page(&s->p.block->geom, read->first));
@@ -119,13 +117,44 @@ static bool may_read(const struct session *s)
     return a->n_jobs < READS_MAX && ahead_by * s->page_bytes < s->p.lead_bytes;
 }
 
-static void feed(struct session *s)
+/* next_frames_job() - several slices, of READ_BYTES in all: working sets are scattered, and to wake a worker takes time */
+static bool next_frames_job(struct session *s, struct fetch_job *job)
+{
+    unsigned looks = LOOKS_A_TURN;
+    struct prefetch_run read;
+    uint64_t bytes;
+
+    if (!next_frame(s, &read, &looks))
+        return false;
+    *job = session_job(s, read.first, read.end);
+    bytes = job->hi - job->lo;
+    while (job->n_more < FETCH_MORE && bytes < READ_BYTES && next_frame(s, &read, &looks)) {
+        struct fetch_job next = session_job(s, read.first, read.end);
+
+        job->more[job->n_more++] = (struct fetch_range){.lo = next.lo, .hi = next.hi};
+        bytes += next.hi - next.lo;
+    }
+    return true;
+}
+
+/* next_job() - Return: false when the walk is over, or enough was looked at for now */
+static bool next_job(struct session *s, struct fetch_job *job)
 {
     struct prefetch_run read;
 
-    while (may_read(s) && next_read(s, &read)) {
-        struct fetch_job job = session_job(s, read.first, read.end);
+    if (s->p.in_frames)
+        return next_frames_job(s, job);
+    if (!next_read(s, &read))
+        return false;
+    *job = session_job(s, read.first, read.end);
+    return true;
+}
 
+static void feed(struct session *s)
+{
+    struct fetch_job job;
+
+    while (may_read(s) && next_job(s, &job)) {
         job.ahead = true;
         workers_submit(s->p.workers, &job);
         s->ahead.n_jobs++;
