@@ -53,7 +53,7 @@ static uint64_t bits_file_bytes(uint64_t image_bytes)
 static int connect_one(const struct manifest *m, int *out)
 {
     const struct timeval wait = {.tv_sec = SHARE_WAIT_MS / 1000,
-                                 .tv_usec = SHARE_WAIT_MS % 1000 * 1000l};
+                                 .tv_usec = SHARE_WAIT_MS % 1000 * 1000L};
     struct ucred filler = {0};
     socklen_t cred_len = sizeof(filler);
     struct sockaddr_un addr;
@@ -201,19 +201,21 @@ static int exchange(int fd, uint32_t frame, struct share_reply *reply)
     struct share_request request = {.tag = clock_now_ns(), .frame = frame};
     ssize_t n;
 
+    *reply = (struct share_reply){0};
     do {
         n = write(fd, &request, sizeof(request));
     } while (n < 0 && errno == EINTR);
     if (n != (ssize_t)sizeof(request))
         return n < 0 ? -errno : -EPROTO;
-    do {
+    for (;;) {
         n = read(fd, reply, sizeof(*reply));
         if (n < 0 && errno == EINTR)
             continue;
         if (n != (ssize_t)sizeof(*reply))
             return n < 0 ? -errno : -EPIPE;
-    } while (n < 0 || reply->tag != request.tag);
-    return 0;
+        if (reply->tag == request.tag)
+            return 0;
+    }
 }
 
 bool share_ask(struct share *s, unsigned connection, uint32_t frame)

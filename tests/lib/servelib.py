@@ -33,16 +33,16 @@ class Image(thawtest.Memory):
         return sorted((self.store / "packs").iterdir(), key=lambda path: -path.stat().st_size)
 
 
-def pack(lab, memory, *args, name="guest"):
+def pack(lab, memory, *args, name="guest", store=None):
     """An image of a memory file, in a store of this test's own."""
-    store = lab.dir / "store"
+    store = store or lab.store()
     thaw("image", "pack", memory.path, "--output", name, "--store", store, *args)
     return Image(memory, store, name)
 
 
 def make_chain(lab, memory, depth):
     """An image whose pages are in so many packs."""
-    store, name = lab.dir / "store", f"chain{depth}"
+    store, name = lab.store(), f"chain{depth}"
     subprocess.run([thawtest.program("MAKE_CHAIN"), memory.path, store, name, str(depth)], check=True,
                    timeout=thawtest.DEADLINE)
     return Image(memory, store, name)

@@ -384,6 +384,7 @@ class Lab:
         self.processes = []
         self._cache = cache  # memory files that tests share: {key: Memory}
         self._own_dirs = []
+        self._store = None
 
     def _place(self, where):
         base = {"tmpfs": tmpfs_dir, "disk": disk_dir}[where]()
@@ -415,6 +416,14 @@ class Lab:
         memory = self.make_memory(size, seed, dense, where)
         self._own_dirs.append(memory.path.parent)
         return memory
+
+    def store(self):
+        """A path for a store of images: in memory, where to write durably takes no time."""
+        if not self._store:
+            folder = self._place("tmpfs")
+            self._own_dirs.append(folder)
+            self._store = folder / "store"
+        return self._store
 
     def socket(self):
         """A path for a socket that nobody uses."""

@@ -113,6 +113,17 @@ def test_what_a_read_brought_is_installed_with_it(lab):
     assert pager.stats()["counters"]["faults"] == faults == 1
 
 
+@pytest.mark.parametrize("args", [["--image-share", "off"], ["--fill"]], ids=" ".join)
+def test_pages_given_back_while_they_are_fetched_come_up_as_zeroes(lab, args):
+    memory = lab.own_memory("16M", seed=5, dense=True, where="disk")
+    image = pack(lab, memory, store=memory.path.parent / "store")
+    for path in image.packs():
+        path.chmod(0o644)
+        thawtest.drop_cache(path)
+    stats = serve_all(lab, image, *args, steps=["balloon:threads=16,n=400", "verify"])
+    assert stats["counters"]["fetches"] > 0
+
+
 # ---- the working set ----
 
 
@@ -345,9 +356,9 @@ def test_what_is_no_whole_image_is_refused(lab, image):
     change(manifest, 300)
     refuse(lab, image, f"manifest {manifest} is damaged", "sha256")
     change(manifest, 300)
-    path.rename(lab.dir / "pack")
+    path.rename(image.store / "pack")
     refuse(lab, image, path, "no such file")
-    with open(lab.dir / "pack", "rb") as whole:
+    with open(image.store / "pack", "rb") as whole:
         path.write_bytes(whole.read()[:-1])
     refuse(lab, image, path, "expected")
     shutil.rmtree(image.store)
