@@ -243,6 +243,22 @@ def test_a_memory_file_that_is_none_is_refused(lab, store):
     assert store.files() == {"names": set(), "manifests": set(), "packs": set(), "tmp": set()}
 
 
+def test_a_memory_file_that_may_not_be_read_is_refused(lab):
+    path = write_pages(lab.dir / "secret", [b"x" * PAGE])
+    path.chmod(0)
+    lab.dir.chmod(0o777)
+    store = Store(lab.dir / "store")
+    prefix = ["setpriv", "--reuid", "65534", "--clear-groups"] if os.getuid() == 0 else []
+    if prefix and subprocess.run([*prefix, "test", "-x", thawtest.program("THAW")], check=False, timeout=LIMIT,
+                                 stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("root can read every file, and thaw cannot be run as another user here")
+    done = subprocess.run([*prefix, *store.argv("pack", path, "-o", "one")], check=False, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=LIMIT)
+    assert done.returncode == 1
+    assert done.stderr == f"thaw image pack: cannot open memory file {path}: Permission denied\n"
+    assert store.files()["tmp"] == set()
+
+
 def test_a_parent_of_another_size_or_that_is_not_there_is_refused(lab, store):
     rng = new_rng()
     store.pack(make_memory(lab.dir / "1", rng, n_pages=100), "one")
