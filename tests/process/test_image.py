@@ -168,6 +168,21 @@ def test_an_image_is_as_old_as_its_memory(lab, store):
     assert store.ls()[0]["created_s"] == 1_600_000_000
 
 
+def test_memory_is_for_threads_and_not_for_pages(lab, store):
+    if os.environ.get("THAW_SANITIZER"):
+        pytest.skip("a sanitizer has its own use for memory")
+
+    def limit(mib):
+        return lambda: resource.setrlimit(resource.RLIMIT_DATA, (mib << 20, mib << 20))
+
+    rng = new_rng()
+    memory = write_pages(lab.dir / "memory", [rng.randbytes(32) * 128] * 65536)  # 256 MiB
+    store.pack(memory, "one", "--threads", 2, preexec_fn=limit(48))
+    store.out("unpack", "one", "-o", lab.dir / "out", "--threads", 2, preexec_fn=limit(48))
+    assert "no memory" in store.fails("pack", memory, "-o", "two", "--threads", 16, preexec_fn=limit(16))
+    assert store.files()["tmp"] == set()
+
+
 # ---- working sets ----
 
 
