@@ -200,12 +200,11 @@ static int check_id(struct manifest *m, const char *name, const uint8_t *bytes,
 /* copy() - a table of @n entries; of none as well. Return: 0 or -ENOMEM with a text */
 static int copy(void *table, const uint8_t *from, uint64_t n, size_t entry_bytes, const char *name)
 {
-    void *mem = n > 0 ? malloc(n * entry_bytes) : NULL;
+    void *mem = malloc(n * entry_bytes + (n == 0));
 
-    if (n > 0 && !mem)
+    if (!mem)
         return err_origin_errno(-ENOMEM, "cannot read manifest %s", name);
-    if (n > 0)
-        memcpy(mem, from, n * entry_bytes);
+    memcpy(mem, from, n * entry_bytes);
     *(void **)table = mem;
     return 0;
 }

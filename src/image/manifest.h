@@ -136,7 +136,7 @@ struct manifest *manifest_free(struct manifest *m);
 
 /**
  * manifest_parse() - from the bytes of a file, at any address; everything in them is checked
- * @out:   (give)
+ * @out:   (give); none of its tables is NULL, also when there is nothing in it
  * @name:  what the text of an error calls it
  *
  * Return: 0 or a negative errno with a text that says what is wrong at which offset.
