@@ -29,6 +29,9 @@ RECEIVE = "src/uffd/receive.c"
 FILE = "src/source/file.c"
 PLAN = "src/pager/plan.c"
 SET = "src/image/workingset_file.c"
+STORE_WRITE = "src/image/store_write.c"
+STORE_GC = "src/image/store_gc.c"
+CLASSIFY = "src/image/pack_classify.c"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -433,4 +436,49 @@ MUTATIONS = (
     _("does not know which pages it has recorded", "src/pager/recorder.c",
       "    r->index[p] = (uint32_t)++r->n;", "    r->n++;",
       "process:test_record::test_a_page_that_many_threads_wait_for_is_recorded_once"),
+
+    # ---- images ----
+    _("takes what the parent has for what was removed", "src/image/pack_manifest.c",
+      "kinds[i + n] == PAGE_PARENT", "kinds[i + n] != PAGE_OWN",
+      "process:test_image::test_a_page_that_was_removed_is_zero_in_the_child"),
+    _("takes pages that begin as the parent's do for the parent's", CLASSIFY,
+      "memcmp(page, parents + i * IMAGE_PAGE, IMAGE_PAGE) == 0", "memcmp(page, parents + i * IMAGE_PAGE, 64) == 0",
+      "process:test_image::test_a_chain_of_parents_gives_each_one_s_bytes_and_stores_no_page_twice"),
+    _("makes an image of a file that was written to meanwhile", "src/image/pack.c",
+      "        r = memory_file_check(file);", "        r = 0;",
+      "process:test_image::test_a_memory_file_that_is_written_to_meanwhile_is_refused"),
+    _("leaves behind what it has begun", STORE_WRITE,
+      "(void)unlinkat(f->store->folders[STORE_TMP], f->name, 0);", "(void)f;",
+      "process:test_image::test_a_pack_that_is_stopped_leaves_nothing_behind"),
+    _("puts a pack into its place that is not on the disk", STORE_WRITE,
+      "    int r = sync_file(f);", "    int r = 0;",
+      "process:test_image_crash::test_when_the_power_goes_every_image_is_whole[the first pack]"),
+    _("makes a manifest whose pack may be lost", STORE_WRITE,
+      "return r == 0 ? store_sync(s, STORE_PACKS) : r;", "return r;",
+      "process:test_image_crash::test_when_the_power_goes_every_image_is_whole[a child]"),
+    _("gives a name to a manifest that may be lost", STORE_WRITE,
+      "r = held < 0 ? held : store_sync(s, STORE_MANIFESTS);", "r = held < 0 ? held : 0;",
+      "process:test_image_crash::test_when_the_power_goes_every_image_is_whole[the first pack]"),
+    _("acknowledges an image whose name may be lost", STORE_WRITE,
+      "        r = store_sync(s, STORE_NAMES);", "        r = 0;",
+      "process:test_image_crash::test_when_the_power_goes_every_image_is_whole[a child]"),
+    _("acknowledges a removal that may not last", STORE_GC,
+      "        r = store_sync(s, STORE_NAMES);", "        r = 0;",
+      "process:test_image_crash::test_when_the_power_goes_every_image_is_whole[a removal]"),
+    _("removes an image before its name", STORE_GC,
+      "        r = drop_name(s, name, id);\n    if (r == 0 && n_names <= 1)\n        r = drop(s, STORE_MANIFESTS, text);",
+      "        r = drop(s, STORE_MANIFESTS, text);\n    if (r == 0)\n        r = drop_name(s, name, id);",
+      "process:test_image_crash::test_killed_before_any_call_it_leaves_every_image_whole[a removal]"),
+    _("removes an image that is in use", STORE_GC,
+      "fd < 0 ? -errno : store_flock(fd, LOCK_EX | LOCK_NB);", "fd < 0 ? -errno : store_flock(fd, LOCK_SH | LOCK_NB);",
+      "process:test_image_store::test_an_image_that_is_in_use_stays"),
+    _("removes a parent", STORE_GC,
+      "            r = check_children(s, &list, name, id);", "            r = 0;",
+      "process:test_image_store::test_a_parent_stays_while_a_child_is_there"),
+    _("collects while an image is being made", STORE_GC,
+      "    int r = store_flock(s->lock_fd, LOCK_EX | LOCK_NB);", "    int r = 0;",
+      "process:test_image_store::test_gc_leaves_a_store_alone_in_which_an_image_is_being_made"),
+    _("collects the parents of what is needed", STORE_GC,
+      "    mark_parents(gc);", "    (void)mark_parents;",
+      "process:test_image_store::test_an_image_that_was_replaced_is_still_its_child_s_parent"),
 )
