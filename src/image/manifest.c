@@ -161,6 +161,8 @@ static int check_header(const struct manifest_header *h, const char *name)
         return HEADER_DAMAGED(name, "no such length of a header", header_bytes);
     if (h->image_bytes == 0 || h->image_bytes > IMAGE_BYTES_MAX || h->image_bytes % IMAGE_PAGE != 0)
         return HEADER_DAMAGED(name, "no such size of an image", image_bytes);
+    if (h->created_s > INT64_MAX)
+        return HEADER_DAMAGED(name, "no such time", created_s);
     if (h->n_parents > MANIFEST_PARENTS_MAX)
         return HEADER_DAMAGED(name, "too many parents", n_parents);
     if (h->n_packs > MANIFEST_PACKS_MAX)
