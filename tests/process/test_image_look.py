@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`thaw image inspect` says what is in an image, `thaw image verify` what is wrong with it."""
 
+import dataclasses
+import hashlib
 import json
 import os
+import pathlib
 import re
+import signal
 import struct
 import xml.etree.ElementTree
 
@@ -333,3 +337,32 @@ def test_on_a_terminal_a_bar_says_how_far_it_is(family):
     text = thawtest.on_terminal(family.argv("verify", "--all"), 100, 50)
     assert re.search(r"\r\[\.{30}\]   0 % verifying", text)
     assert text.endswith(": no defects\n")
+
+
+def catches(process, number):
+    """Does a process have a handler for this signal?"""
+    mask = re.search(r"^SigCgt:\s+([0-9a-f]+)$", pathlib.Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE).group(1)
+    return int(mask, 16) >> number - 1 & 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_verify_that_is_stopped_says_so(lab, store, number):
+    writer = ImageWriter(store.path, 1)
+    # A few bytes that are 2 MiB, again and again: much to do, and little to be written here.
+    writer.add_pack([(STORED, bytes([7]) * PAGE)] + [(ZSTD, bytes(512 * PAGE))] * 2)
+    small = writer.frames[1]
+    writer.frames += [dataclasses.replace(small, off=writer.frames[2].off + (i + 1) * small.stored_bytes)
+                      for i in range(60000)]
+    path = store.path / "packs" / writer.packs[0][0].hex()
+    stored = path.read_bytes()[-small.stored_bytes:]
+    data = path.read_bytes() + stored * 60000
+    path.unlink()
+    writer.packs[0] = (hashlib.sha256(data).digest(), len(data))
+    path = store.path / "packs" / writer.packs[0][0].hex()
+    path.write_bytes(data)
+    writer.put("image")
+    verify = lab.start("verify", store.argv("verify", "image", "--threads", 1))
+    thawtest.wait_until(lambda: catches(verify, number), "a handler for the signal")
+    verify.signal(number)
+    verify.expect_exit(1)
+    assert (verify.out, verify.err) == ("", "thaw image verify: stopped by a signal\n")
