@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`thaw image pack` and `unpack`: what goes in comes out, and what costs nothing is not there."""
 
+import contextlib
 import os
+import pty
+import re
 import resource
 import signal
 import subprocess
@@ -358,6 +361,27 @@ def test_a_pack_that_is_stopped_leaves_nothing_behind(lab, store, number):
     pack.expect_exit(1)
     assert (pack.out, pack.err) == ("", "thaw image pack: stopped by a signal\n")
     assert store.files() == {"names": set(), "manifests": set(), "packs": set(), "tmp": set()}
+
+
+def test_on_a_terminal_there_is_a_bar_with_a_rate_and_the_time_that_is_left(lab, store):
+    rng = new_rng()
+    memory = write_pages(lab.dir / "memory", [rng.randbytes(64) * 64 for _ in range(6000)])
+    ours, theirs = pty.openpty()
+    shown = b""
+    try:
+        argv = store.argv("pack", memory, "-o", "one", "--level", 19, "--threads", 1)
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs) as pack:
+            os.close(theirs)
+            with contextlib.suppress(OSError):  # EIO: nobody has the other side any more
+                while part := os.read(ours, 65536):
+                    shown += part
+            assert pack.wait(LIMIT) == 0
+    finally:
+        os.close(ours)
+    lines = shown.decode().split("\r")
+    bars = [line for line in lines if re.fullmatch(r"\[#*\.*\] +\d+ % packing, [\d.]+ [KMG]iB/s, \d+:\d\d left *", line)]
+    assert bars and bars[-1].startswith("[" + "#" * 30 + "] 100 %"), lines
+    assert lines[-2].startswith("one: 23.44 MiB of memory, 23.44 MiB stored in "), lines
 
 
 @pytest.mark.parametrize("args", [

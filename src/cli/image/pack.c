@@ -14,7 +14,7 @@
 #include "image/pack.h"
 
 #define VERB          "image pack"
-#define DEFAULT_FRAME (64 * KIB)
+#define DEFAULT_FRAME (32 * KIB) /* docs/decisions/0015-frames-of-an-image.md */
 #define LEVEL_MAX     22u
 
 static const char help[] =
@@ -32,7 +32,7 @@ static const char help[] =
     "      --working-set WS  a file of thaw serve --record: its pages come first\n"
     "      --codec CODEC     zstd, lz4, none (zstd)\n"
     "      --level N         of the codec, 1 to 22 for zstd, 1 to 12 for lz4 (quick)\n"
-    "      --frame SIZE      how much is compressed together, 4K to 2M (64K)\n"
+    "      --frame SIZE      how much is compressed together, 4K to 2M (32K)\n"
     "      --threads N       (as many as there are processors)\n"
     "  -h, --help            this text\n";
 
