@@ -121,6 +121,14 @@ def test_the_text_of_inspect_says_the_same(family):
     assert family.out("inspect", seen["id"][:20]) == text
 
 
+def test_every_member_of_the_json_is_in_the_manual_page(family):
+    page = (thawtest.ROOT / "man/thaw-image.1.scd").read_text(encoding="utf-8")
+    seen = inspected(family, "three")
+    for part in (seen, seen["pages"], seen["stored"], seen["codecs"], seen["parents"][0], seen["packs"][0]):
+        for key in part:
+            assert f"*{key}*" in page, key
+
+
 def test_a_parent_that_is_not_known_any_more_is_said_to_be_so(family):
     two = inspected(family, "two")["id"]
     (family.path / "names" / "two").unlink()
