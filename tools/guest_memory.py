@@ -104,6 +104,11 @@ def keep(vm, folder, out, name):
     vm.qmp.execute("cont")
 
 
+def wait_for(file):
+    """A command that waits for a file of the program, and fails when that does."""
+    return f"while [ ! -e {file} ]; do [ ! -e /tmp/failed ] || break; sleep 1; done; cat /tmp/log; [ -e {file} ]"
+
+
 def take(out, say=print):
     """Boot the guest and write the memory files that are not there yet. Return: their paths, by name."""
     paths = {name: out / name for name in NAMES}
@@ -119,10 +124,10 @@ def take(out, say=print):
             vm.console.run(f"(({PYTHON} /work.py >/tmp/log 2>&1 || touch /tmp/failed) &)")
             vm.console.run("find /usr/lib -name '*.py' | sort | xargs cat | gzip >/tmp/all.gz", WORK_SECONDS)
             vm.console.run("dd if=/dev/urandom of=/tmp/noise bs=1M count=24 2>/dev/null", WORK_SECONDS)
-            vm.console.run("while [ ! -e /tmp/ready ]; do [ ! -e /tmp/failed ] || { cat /tmp/log; false; break; }; sleep 1; done", WORK_SECONDS)
+            vm.console.run(wait_for("/tmp/ready"), WORK_SECONDS)
             keep(vm, folder, out, "python")
             vm.console.run("touch /tmp/more; zcat /tmp/all.gz | sort | md5sum", WORK_SECONDS)
-            vm.console.run("while [ ! -e /tmp/again ]; do sleep 1; done", WORK_SECONDS)
+            vm.console.run(wait_for("/tmp/again"), WORK_SECONDS)
             keep(vm, folder, out, "later")
     finally:
         shutil.rmtree(folder)

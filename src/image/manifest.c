@@ -161,6 +161,8 @@ static int check_header(const struct manifest_header *h, const char *name)
         return HEADER_DAMAGED(name, "no such length of a header", header_bytes);
     if (h->image_bytes == 0 || h->image_bytes > IMAGE_BYTES_MAX || h->image_bytes % IMAGE_PAGE != 0)
         return HEADER_DAMAGED(name, "no such size of an image", image_bytes);
+    if (h->created_s > INT64_MAX)
+        return HEADER_DAMAGED(name, "no such time", created_s);
     if (h->n_parents > MANIFEST_PARENTS_MAX)
         return HEADER_DAMAGED(name, "too many parents", n_parents);
     if (h->n_packs > MANIFEST_PACKS_MAX)
@@ -200,12 +202,11 @@ static int check_id(struct manifest *m, const char *name, const uint8_t *bytes,
 /* copy() - a table of @n entries; of none as well. Return: 0 or -ENOMEM with a text */
 static int copy(void *table, const uint8_t *from, uint64_t n, size_t entry_bytes, const char *name)
 {
-    void *mem = n > 0 ? malloc(n * entry_bytes) : NULL;
+    void *mem = malloc(n * entry_bytes + (n == 0));
 
-    if (n > 0 && !mem)
+    if (!mem)
         return err_origin_errno(-ENOMEM, "cannot read manifest %s", name);
-    if (n > 0)
-        memcpy(mem, from, n * entry_bytes);
+    memcpy(mem, from, n * entry_bytes);
     *(void **)table = mem;
     return 0;
 }

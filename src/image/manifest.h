@@ -52,7 +52,7 @@ struct manifest_header {
     uint32_t version;
     uint32_t header_bytes; /* 128 */
     uint64_t image_bytes;  /* of guest memory: a multiple of 4096, not 0, at most IMAGE_BYTES_MAX */
-    uint64_t created_s;    /* seconds since 1970; 0: not told */
+    uint64_t created_s;    /* seconds since 1970, below 2^63; 0: not told */
     uint32_t n_parents;
     uint32_t n_packs;
     uint32_t n_frames;
@@ -136,7 +136,7 @@ struct manifest *manifest_free(struct manifest *m);
 
 /**
  * manifest_parse() - from the bytes of a file, at any address; everything in them is checked
- * @out:   (give)
+ * @out:   (give); none of its tables is NULL, also when there is nothing in it
  * @name:  what the text of an error calls it
  *
  * Return: 0 or a negative errno with a text that says what is wrong at which offset.

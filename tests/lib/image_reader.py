@@ -45,6 +45,7 @@ class Manifest:
          n_runs, n_hot, reserved) = HEADER.unpack_from(data)
         need(magic == b"ThwIMan\1" and version == 1 and header_bytes == 128, path, 0, "no manifest of version 1")
         need(0 < self.image_bytes <= 1 << 46 and self.image_bytes % PAGE == 0, path, 16, "size of the image")
+        need(self.created_s < 1 << 63, path, 24, "time")
         self.n_pages = self.image_bytes // PAGE
         need(n_parents <= 65536 and n_packs <= 65536 and self.has_own_pack <= min(1, n_packs), path, 32, "counts")
         need(n_runs <= self.n_pages and n_hot <= self.n_pages and reserved == bytes(64), path, 48, "counts")

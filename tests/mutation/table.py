@@ -32,6 +32,9 @@ SET = "src/image/workingset_file.c"
 STORE_WRITE = "src/image/store_write.c"
 STORE_GC = "src/image/store_gc.c"
 CLASSIFY = "src/image/pack_classify.c"
+MANIFEST = "src/image/manifest.c"
+FRAME = "src/image/frame.c"
+VERIFY = "src/image/verify.c"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -481,4 +484,47 @@ MUTATIONS = (
     _("collects the parents of what is needed", STORE_GC,
       "    mark_parents(gc);", "    (void)mark_parents;",
       "process:test_image_store::test_an_image_that_was_replaced_is_still_its_child_s_parent"),
+    _("does not look at a manifest's id", MANIFEST,
+      "    if (memcmp(m->id, bytes + l->id, IMAGE_ID_BYTES) != 0)", "    if (false)",
+      "unit:test_manifest::every_bit_that_is_turned_over_is_noticed"),
+    _("believes that a manifest's tables are there", MANIFEST,
+      "layout_of(l, h) != 0 || l->end > len", "layout_of(l, h) != 0",
+      "unit:test_manifest::damage_of_the_header_is_named_with_its_offset"),
+    _("believes a frame beyond the end of its pack", MANIFEST,
+      "f->stored_bytes > m->packs[f->pack].bytes - f->off", "false",
+      "unit:test_manifest::damage_of_a_table_is_named_with_its_offset_even_if_the_id_is_right"),
+    _("believes a run beyond the end of its frame", MANIFEST,
+      "        run->n > m->frames[run->frame].n_pages - run->index)", "        false)",
+      "unit:test_manifest::damage_of_a_table_is_named_with_its_offset_even_if_the_id_is_right"),
+    _("believes runs that overlap", MANIFEST,
+      "    if (before && run->first < before->first + before->n)", "    if (false)",
+      "unit:test_manifest::damage_of_a_table_is_named_with_its_offset_even_if_the_id_is_right"),
+    _("takes a manifest of another version", MANIFEST,
+      "    if (h->version != MANIFEST_VERSION)", "    if (false)",
+      "unit:test_manifest::damage_of_the_header_is_named_with_its_offset"),
+    _("takes a pack of another version", FRAME,
+      "    if (h.version != PACK_VERSION)", "    if (false)",
+      "process:test_image_format::test_a_pack_of_another_kind_is_refused_by_both"),
+    _("does not look at a frame's checksum", FRAME,
+      "    if (XXH3_64bits(pages, pages_bytes(frame)) != frame->checksum)", "    if (false)",
+      "unit:test_frame::no_bit_of_a_frame_can_turn_over_and_give_other_pages"),
+    _("gives a frame more room than it may have", FRAME,
+      "    int len = (int)pages_bytes(frame);\n\n    return LZ4",
+      "    int len = (int)pages_bytes(frame) + 64;\n\n    return LZ4",
+      "unit:test_frame::a_bomb_gets_no_more_room_than_the_manifest_says"),
+    _("takes several frames of zstd for one", FRAME,
+      "ZSTD_findFrameCompressedSize(c->stored, frame->stored_bytes) == frame->stored_bytes", "true",
+      "unit:test_frame::several_frames_of_zstd_are_not_one"),
+    _("takes a short read for the whole", FRAME,
+      "        done += (size_t)n;", "        done = len;",
+      "unit:test_frame::reads_that_are_short_or_interrupted_go_on"),
+    _("ends at the first defect", VERIFY,
+      "            r = note(v, u->pack, f->off);", "            r = -EIO;",
+      "process:test_image_look::test_every_defect_is_found_with_its_file_and_offset"),
+    _("does not look at the SHA-256 of packs", VERIFY,
+      "    if (r == 0 && memcmp(sha256, pack->sha256, IMAGE_ID_BYTES) != 0)", "    if (false)",
+      "process:test_image_look::test_every_defect_is_found_with_its_file_and_offset"),
+    _("looks again at what images share", VERIFY,
+      "        if (kept > 0 && compare(e + (kept - 1) * size, e + i * size) == 0)\n            continue;", "",
+      "process:test_image_look::test_what_images_share_is_looked_at_and_told_once"),
 )

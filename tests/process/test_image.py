@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`thaw image pack` and `unpack`: what goes in comes out, and what costs nothing is not there."""
 
+import contextlib
 import os
+import pty
+import re
 import resource
 import signal
 import subprocess
@@ -165,6 +168,21 @@ def test_an_image_is_as_old_as_its_memory(lab, store):
     assert store.ls()[0]["created_s"] == 1_600_000_000
 
 
+def test_memory_is_for_threads_and_not_for_pages(lab, store):
+    if os.environ.get("THAW_SANITIZER"):
+        pytest.skip("a sanitizer has its own use for memory")
+
+    def limit(mib):
+        return lambda: resource.setrlimit(resource.RLIMIT_DATA, (mib << 20, mib << 20))
+
+    rng = new_rng()
+    memory = write_pages(lab.dir / "memory", [rng.randbytes(32) * 128] * 65536)  # 256 MiB
+    store.pack(memory, "one", "--threads", 2, preexec_fn=limit(48))
+    store.out("unpack", "one", "-o", lab.dir / "out", "--threads", 2, preexec_fn=limit(48))
+    assert "no memory" in store.fails("pack", memory, "-o", "two", "--threads", 16, preexec_fn=limit(16))
+    assert store.files()["tmp"] == set()
+
+
 # ---- working sets ----
 
 
@@ -238,6 +256,22 @@ def test_a_memory_file_that_is_none_is_refused(lab, store):
     for path in (lab.dir, lab.dir / "fifo", "/dev/zero"):
         assert "is not a regular file" in store.fails("pack", path, "-o", "x")
     assert store.files() == {"names": set(), "manifests": set(), "packs": set(), "tmp": set()}
+
+
+def test_a_memory_file_that_may_not_be_read_is_refused(lab):
+    path = write_pages(lab.dir / "secret", [b"x" * PAGE])
+    path.chmod(0)
+    lab.dir.chmod(0o777)
+    store = Store(lab.dir / "store")
+    prefix = ["setpriv", "--reuid", "65534", "--clear-groups"] if os.getuid() == 0 else []
+    if prefix and subprocess.run([*prefix, "test", "-x", thawtest.program("THAW")], check=False, timeout=LIMIT,
+                                 stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("root can read every file, and thaw cannot be run as another user here")
+    done = subprocess.run([*prefix, *store.argv("pack", path, "-o", "one")], check=False, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=LIMIT)
+    assert done.returncode == 1
+    assert done.stderr == f"thaw image pack: cannot open memory file {path}: Permission denied\n"
+    assert store.files()["tmp"] == set()
 
 
 def test_a_parent_of_another_size_or_that_is_not_there_is_refused(lab, store):
@@ -358,6 +392,27 @@ def test_a_pack_that_is_stopped_leaves_nothing_behind(lab, store, number):
     pack.expect_exit(1)
     assert (pack.out, pack.err) == ("", "thaw image pack: stopped by a signal\n")
     assert store.files() == {"names": set(), "manifests": set(), "packs": set(), "tmp": set()}
+
+
+def test_on_a_terminal_there_is_a_bar_with_a_rate_and_the_time_that_is_left(lab, store):
+    rng = new_rng()
+    memory = write_pages(lab.dir / "memory", [rng.randbytes(64) * 64 for _ in range(6000)])
+    ours, theirs = pty.openpty()
+    shown = b""
+    try:
+        argv = store.argv("pack", memory, "-o", "one", "--level", 19, "--threads", 1)
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs) as pack:
+            os.close(theirs)
+            with contextlib.suppress(OSError):  # EIO: nobody has the other side any more
+                while part := os.read(ours, 65536):
+                    shown += part
+            assert pack.wait(LIMIT) == 0
+    finally:
+        os.close(ours)
+    lines = shown.decode().split("\r")
+    bars = [line for line in lines if re.fullmatch(r"\[#*\.*\] +\d+ % packing, [\d.]+ [KMG]iB/s, \d+:\d\d left *", line)]
+    assert bars and bars[-1].startswith("[" + "#" * 30 + "] 100 %"), lines
+    assert lines[-2].startswith("one: 23.44 MiB of memory, 23.44 MiB stored in "), lines
 
 
 @pytest.mark.parametrize("args", [

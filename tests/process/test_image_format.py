@@ -196,6 +196,53 @@ def test_a_pack_of_another_kind_is_refused_by_both(lab, store, wrong, text):
         Image(store.path, "x")
 
 
+def changed(data, rng):
+    """A manifest with another value somewhere, and the id that it then has."""
+    at = rng.choice([rng.randrange(16, 64), rng.randrange(16, len(data) - 32)])
+    size = rng.choice([1, 2, 4, 8])
+    at = min(at - at % size, len(data) - 32 - size)
+    was = int.from_bytes(data[at:at + size], "little")
+    value = rng.choice([0, 1, was + 1, was - 1, was ^ 1 << rng.randrange(8 * size), rng.randrange(1 << 8 * size), -1,
+                        1 << 8 * size - 1])
+    data = data[:at] + (value % (1 << 8 * size)).to_bytes(size, "little") + data[at + size:-32]
+    return data + hashlib.sha256(data).digest()
+
+
+def accepted(path):
+    """Does another program take it for a manifest?"""
+    try:
+        Manifest(path)
+    except ValueError:
+        return False
+    return True
+
+
+def test_of_a_manifest_that_lies_thaw_and_another_program_think_the_same(lab, store):
+    rng = new_rng()
+    writer = odd_image(store.path, rng, read_pages(make_memory(lab.dir / "memory", rng, n_pages=200)))
+    writer.hot = [(150, 10), (20, 3), (23, 1)]
+    writer.parents = [rng.randbytes(32), rng.randbytes(32)]
+    data = writer.manifest()
+    good = 0
+    for i in range(200):
+        lie = changed(data, rng)
+        path = store.path / "manifests" / lie[-32:].hex()
+        path.write_bytes(lie)
+        done = store.run("inspect", "--json", path.name)
+        lines = done.stderr.splitlines()
+        if accepted(path):
+            assert (done.returncode, lines) == (0, []) and json.loads(done.stdout)["id"] == path.name
+            good += 1
+        else:
+            assert done.returncode == 1 and done.stdout == "" and len(lines) == 1 and path.name in lines[0], lines
+            assert "(offset " in lines[0] or "version" in lines[0], lines
+        if i % 4 == 0:  # what is used of it does no harm
+            assert store.run("verify", path.name).returncode in (0, 1)
+            assert store.run("unpack", path.name, "-o", lab.dir / "out").returncode in (0, 1)
+        path.unlink()
+    assert good > 0
+
+
 def test_the_reader_is_as_short_as_the_format_is_plain():
     path = pathlib.Path(thawtest.ROOT / "tests/lib/image_reader.py")
     text = path.read_text(encoding="utf-8")

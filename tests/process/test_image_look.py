@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`thaw image inspect` says what is in an image, `thaw image verify` what is wrong with it."""
 
+import dataclasses
+import hashlib
 import json
 import os
+import pathlib
 import re
+import signal
 import struct
 import xml.etree.ElementTree
 
@@ -117,6 +121,14 @@ def test_the_text_of_inspect_says_the_same(family):
     assert family.out("inspect", seen["id"][:20]) == text
 
 
+def test_every_member_of_the_json_is_in_the_manual_page(family):
+    page = (thawtest.ROOT / "man/thaw-image.1.scd").read_text(encoding="utf-8")
+    seen = inspected(family, "three")
+    for part in (seen, seen["pages"], seen["stored"], seen["codecs"], seen["parents"][0], seen["packs"][0]):
+        for key in part:
+            assert f"*{key}*" in page, key
+
+
 def test_a_parent_that_is_not_known_any_more_is_said_to_be_so(family):
     two = inspected(family, "two")["id"]
     (family.path / "names" / "two").unlink()
@@ -139,11 +151,11 @@ def test_an_image_of_zeroes_is_inspected(lab, store):
 
 
 @pytest.mark.parametrize("args", [[], ["a", "b"], ["--no", "a"], ["--picture"], ["--picture", "p.gif", "a"],
-                                  ["--picture", ".png", "a"], ["--json", "--picture", "p.png", "a"]], ids=" ".join)
+                                  ["--picture", ".png", "a"]], ids=" ".join)
 def test_inspect_refuses_what_it_does_not_know(lab, store, args):
     ImageWriter(store.path, 1).put("a")
     store.fails("inspect", *args, code=2, cwd=lab.dir)
-    assert not (lab.dir / "p.png").exists()
+    assert not list(lab.dir.glob("*.gif"))
 
 
 def test_an_image_that_is_not_there_is_said_to_be_so(store):
@@ -176,6 +188,8 @@ def test_an_image_is_drawn_into_a_file(lab, family):
     root = xml.etree.ElementTree.parse(drawn(family, "three", lab.dir / "p.svg")).getroot()
     assert root.tag.endswith("svg") and (root.get("width"), root.get("height")) == (f"{width}px", f"{height}px")
     assert 300 <= width <= 1400 and 300 <= height <= 1700
+    assert json.loads(family.out("inspect", "three", "--json", "--picture", lab.dir / "again.png"))["name"] == "three"
+    assert (lab.dir / "again.png").read_bytes() == (lab.dir / "p.png").read_bytes()
     assert "cannot create" in family.fails("inspect", "three", "--picture", lab.dir / "none" / "p.png")
 
 
@@ -331,3 +345,32 @@ def test_on_a_terminal_a_bar_says_how_far_it_is(family):
     text = thawtest.on_terminal(family.argv("verify", "--all"), 100, 50)
     assert re.search(r"\r\[\.{30}\]   0 % verifying", text)
     assert text.endswith(": no defects\n")
+
+
+def catches(process, number):
+    """Does a process have a handler for this signal?"""
+    mask = re.search(r"^SigCgt:\s+([0-9a-f]+)$", pathlib.Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE).group(1)
+    return int(mask, 16) >> number - 1 & 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_verify_that_is_stopped_says_so(lab, store, number):
+    writer = ImageWriter(store.path, 1)
+    # A few bytes that are 2 MiB, again and again: much to do, and little to be written here.
+    writer.add_pack([(STORED, bytes([7]) * PAGE)] + [(ZSTD, bytes(512 * PAGE))] * 2)
+    small = writer.frames[1]
+    writer.frames += [dataclasses.replace(small, off=writer.frames[2].off + (i + 1) * small.stored_bytes)
+                      for i in range(60000)]
+    path = store.path / "packs" / writer.packs[0][0].hex()
+    stored = path.read_bytes()[-small.stored_bytes:]
+    data = path.read_bytes() + stored * 60000
+    path.unlink()
+    writer.packs[0] = (hashlib.sha256(data).digest(), len(data))
+    path = store.path / "packs" / writer.packs[0][0].hex()
+    path.write_bytes(data)
+    writer.put("image")
+    verify = lab.start("verify", store.argv("verify", "image", "--threads", 1))
+    thawtest.wait_until(lambda: catches(verify, number), "a handler for the signal")
+    verify.signal(number)
+    verify.expect_exit(1)
+    assert (verify.out, verify.err) == ("", "thaw image verify: stopped by a signal\n")

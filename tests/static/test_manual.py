@@ -60,11 +60,13 @@ def program_options(*verb):
     return set(OPTION.findall(re.sub(r"thaw [a-z]+ --[a-z-]+", "", done.stdout)))
 
 
-@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("doctor",), ("bench", "fault", "ahead")],
+@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("doctor",), ("bench", "fault", "ahead"),
+                                  ("image", "pack", "unpack", "ls", "inspect", "verify", "rm", "gc")],
                          ids=" ".join)
 def test_the_page_of_a_verb_and_its_help_name_the_same_options(verb):
     help_itself = {"-h", "--help"}
-    told = program_options(*verb) if len(verb) < 3 else program_options(*verb[:2]) | program_options(verb[0], verb[2])
+    parts = [verb] if len(verb) == 1 else [(verb[0], part) for part in verb[1:]]
+    told = set().union(*(program_options(*part) for part in parts))
     assert documented_options(f"thaw-{verb[0]}.1.scd") - help_itself == told - help_itself
 
 

@@ -37,7 +37,7 @@ static inline struct manifest *images_random(struct rng *r, uint32_t n)
     uint64_t n_pages = m->image_bytes / IMAGE_PAGE;
     uint64_t page = 0;
 
-    m->created_s = rng_next(r);
+    m->created_s = rng_next(r) >> 1;
     for (uint64_t k = rng_below(r, n); k > 0; k--)
         images_random_id(m->parents[m->n_parents++], r);
     for (uint64_t k = rng_below(r, n); k > 0; k--) {

@@ -241,6 +241,7 @@ static const struct damage {
     {"no such size of an image (offset 16)", 16, 8, 0},
     {"no such size of an image (offset 16)", 16, 8, 409601},
     {"no such size of an image (offset 16)", 16, 8, (1ull << 46) + 4096},
+    {"no such time (offset 24)", 24, 8, 1ull << 63},
     {"too many parents (offset 32)", 32, 4, 65537},
     {"it ends too early (offset 544)", 32, 4, 65536},
     {"it ends too early (offset 544)", 32, 4, 3},

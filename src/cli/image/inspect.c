@@ -31,7 +31,8 @@ static const char help[] =
     "stored. On a terminal it is drawn as well.\n"
     "\n"
     "      --json          one JSON object\n"
-    "      --picture FILE  draw it into an SVG or PNG, by the name's ending, and say nothing\n"
+    "      --picture FILE  draw it into an SVG or PNG, by the name's ending; no words unless "
+    "--json\n"
     "      --store DIR     the store; $THAW_STORE, or /var/lib/thaw\n"
     "  -h, --help          this text\n";
 
@@ -76,8 +77,6 @@ static int parse_arguments(int argc, char **argv, struct request *req)
     if (optind + 1 != argc)
         return cli_usage_error(VERB, "expected one image");
     req->image = argv[optind];
-    if (req->json && req->picture)
-        return cli_usage_error(VERB, "--json and --picture");
     if (req->picture && !image_kind_of(req->picture, &req->kind))
         return cli_usage_error(VERB, "%s ends in neither .svg nor .png", req->picture);
     return CLI_OK;
