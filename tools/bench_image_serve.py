@@ -3,8 +3,8 @@
 """
 bench_image_serve.py - a guest served from an image, against the same from its memory file
 
-    bench_image_serve.py --memory FILE [--working-set FILE] [--thaw FILE] [--touchvmm FILE] [--rounds N] [--seed N]
-                         [--touches N] [--frame SIZE] [--json FILE] [--only WORD]
+    bench_image_serve.py --memory FILE [--working-set FILE] [--thaw FILE] [--touchvmm FILE] [--make-chain FILE]
+                         [--rounds N] [--seed N] [--touches N] [--frame SIZE] [--depths LIST] [--json FILE] [--only WORD]
 
 FILE is a snapshot's memory, on a disk. Packs are made beside it, in a folder that goes away again. What is measured, in
 shuffled rounds, medians printed as a table:
@@ -13,7 +13,7 @@ shuffled rounds, medians printed as a table:
              cold (none)
     replay   a cold working set, from the handshake to the moment when all of it is installed
     memory   of 1, 4 and 16 pagers that serve VMs which have touched the working set: the pagers' own and the page cache's
-    depth    a touch, warm, of images with 1, 10 and 1000 packs
+    depth    a touch, warm, of images with 1, 10 and 1000 packs, as chains of so many layers leave them
 
 Without --working-set one is made up: runs of neighbours, a fifth of the pages that are not zero. Every page that was touched
 is compared with FILE.
@@ -193,7 +193,7 @@ class Bench:
 
     def __init__(self, options, folder):
         self.thaw, self.touchvmm, self.memory = options.thaw, options.touchvmm, options.memory
-        self.make_chain = options.touchvmm.parent.parent / "process/make_chain"
+        self.make_chain = options.make_chain
         self.folder, self.options = folder, options
         self.rng = random.Random(options.seed)
         self.figures = {}
@@ -281,7 +281,7 @@ def measure(bench, options, hot_path, hot):
                  (bench.replay, "replay, warm", subject, hot, given, False)]
         if subject in (raw, *images[2:]):
             jobs += [(bench.weigh, f"memory, {count} VMs", subject, hot, count, given) for count in (1, 4, 16)]
-    for depth in (1, 10, 1000):
+    for depth in map(int, options.depths.split(",")):
         jobs.append((bench.touch, "depth, warm", bench.chain(depth), bench.rng.sample(full, min(options.touches, len(full))),
                      False))
     rounds(bench, [job for job in jobs if options.only in job[1]], options.rounds)
@@ -309,6 +309,8 @@ def main():
     parser.add_argument("--working-set", type=pathlib.Path)
     parser.add_argument("--thaw", type=pathlib.Path, default=ROOT / "build/src/cli/thaw")
     parser.add_argument("--touchvmm", type=pathlib.Path, default=ROOT / "build/tests/bench/touchvmm")
+    parser.add_argument("--make-chain", type=pathlib.Path, default=ROOT / "build/tests/process/make_chain")
+    parser.add_argument("--depths", default="1,10,1000", help="of images with so many packs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--touches", type=int, default=2000)
     parser.add_argument("--frame", default="64K")

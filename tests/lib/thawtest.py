@@ -184,7 +184,7 @@ class Process:
         return self.child.wait(deadline)
 
     def running(self):
-        """Has it not ended yet?"""
+        """Has it not ended?"""
         return self.child.poll() is None
 
     def signal(self, number):
@@ -278,10 +278,7 @@ class Memory:
     """A memory file and what is needed to check against it."""
 
     def __init__(self, path, size, seed, dense):
-        self.path = path
-        self.size = size
-        self.seed = seed
-        self.dense = dense
+        self.path, self.size, self.seed, self.dense = path, size, seed, dense
 
     def serve_args(self):
         """What `thaw serve` is told."""
@@ -418,15 +415,14 @@ class Lab:
         return memory
 
     def store(self):
-        """A path for a store of images: in memory, where to write durably takes no time."""
+        """A path for a store of images, in memory: to write durably takes no time there."""
         if not self._store:
-            folder = self._place("tmpfs")
-            self._own_dirs.append(folder)
-            self._store = folder / "store"
+            self._own_dirs.append(self._place("tmpfs"))
+            self._store = self._own_dirs[-1] / "store"
         return self._store
 
     def socket(self):
-        """A path for a socket that nobody uses."""
+        """A path for a socket."""
         return self.dir / f"s{len(self.processes)}"
 
     def start(self, name, argv, stdin=None):
@@ -448,15 +444,14 @@ class Lab:
 
     def serve(self, memory, *args, wait=True):
         """A pager that listens. `memory` is a Memory or a path."""
-        path = getattr(memory, "path", memory)
         socket = self.socket()
         if reference():
-            pager = Pager(self, f"pager{len(self.processes)}", [reference(), socket, path], socket,
-                          self.dir / "none")
+            path = getattr(memory, "path", memory)
+            pager = Pager(self, f"pager{len(self.processes)}", [reference(), socket, path], socket, self.dir / "none")
             self.processes.append(pager)
         else:
-            what = memory.serve_args() if isinstance(memory, Memory) else ["--memory", path]
-            pager = self.start_pager("--socket", socket, *what, "--state", self.state_dir, *args, socket=socket)
+            args = (memory.serve_args() if isinstance(memory, Memory) else ["--memory", memory]) + list(args)
+            pager = self.start_pager("--socket", socket, "--state", self.state_dir, *args, socket=socket)
         if wait:
             pager.wait_listening()
         return pager

@@ -29,6 +29,7 @@ RECEIVE = "src/uffd/receive.c"
 FILE = "src/source/file.c"
 PLAN = "src/pager/plan.c"
 SET = "src/image/workingset_file.c"
+ARENA = "src/source/arena.c"
 STORE_WRITE = "src/image/store_write.c"
 STORE_GC = "src/image/store_gc.c"
 CLASSIFY = "src/image/pack_classify.c"
@@ -527,4 +528,43 @@ MUTATIONS = (
     _("looks again at what images share", VERIFY,
       "        if (kept > 0 && compare(e + (kept - 1) * size, e + i * size) == 0)\n            continue;", "",
       "process:test_image_look::test_what_images_share_is_looked_at_and_told_once"),
+
+    # ---- serving images ----
+    _("takes a frame that could not be read for one that was", ARENA,
+      "    if (r < 0) {\n        if (in_place)", "    if (false) {\n        if (in_place)",
+      "unit:test_arena::a_broken_frame_is_an_error_that_names_the_place"),
+    _("does not try again", ARENA,
+      "i < TRIES && r < 0", "i < 1 && r < 0",
+      "unit:test_arena::a_read_that_fails_is_tried_again"),
+    _("drops pages and says that they are there", ARENA,
+      "        clear_there(a, run->first, run_end(run));\n", "        (void)clear_there;\n",
+      "unit:test_arena::the_bound_is_kept_and_the_oldest_go_first"),
+    _("drops nothing", ARENA,
+      "    while (a->there_bytes > a->cache_bytes &&", "    while (false && a->there_bytes > a->cache_bytes &&",
+      "unit:test_arena::the_bound_is_kept_and_the_oldest_go_first"),
+    _("drops what a fetch has just brought", ARENA,
+      "a->frames[a->oldest].asked + ARENA_KEEPS <= a->n_fetches", "true",
+      "unit:test_arena::what_the_last_fetches_brought_stays_whatever_the_bound"),
+    _("lets a frame be everywhere", ARENA,
+      "        if (a->frames[f].n_used > FRAME_PAGES_MAX)", "        if (false)",
+      "unit:test_image_source::a_frame_that_is_everywhere_is_refused"),
+    _("puts huge pages together out of two memories", "src/source/image.c",
+      "    arena_stand_alone(s->arena);", "    (void)arena_stand_alone;",
+      "process:test_image_serve::test_huge_pages_are_served"),
+    _("goes on with another image", "src/pager/served.c",
+      "    if (s->is_image && strncmp(s->name, h->memory_path, ID_END) != 0)", "    if (false)",
+      "process:test_image_serve::test_another_image_is_refused_and_the_vm_left_as_it_is"),
+    _("lets others write to what is shared", "src/source/filler.c",
+      "open(path, O_RDONLY | O_CLOEXEC);", "open(path, O_RDWR | O_CLOEXEC);",
+      "unit:test_share::nobody_else_can_write_to_what_is_shared"),
+    _("takes a filler that is dead at its word", "src/source/share.c",
+      "        s->fds[connection] = fd_close(s->fds[connection]);\n        return false;",
+      "        s->fds[connection] = fd_close(s->fds[connection]);\n        return true;",
+      "unit:test_share::what_a_dead_filler_has_filled_in_stays"),
+    _("fills in more than may be", ARENA,
+      "    return room ? ensure(a, frame) : 1;", "    return room || true ? ensure(a, frame) : 1;",
+      "unit:test_share::no_more_is_filled_in_than_may_be"),
+    _("does not use as many files as it may", "src/pager/served.c",
+      "    limit.rlim_cur = limit.rlim_max;", "    limit.rlim_cur = limit.rlim_cur;",
+      "process:test_image_serve::test_as_many_files_as_the_hard_limit_allows_are_used_and_no_more_is_an_error"),
 )
