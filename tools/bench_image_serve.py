@@ -206,8 +206,9 @@ class Bench:
     def image(self, codec, hot):
         """An image with this codec."""
         name, store = f"image-{codec}", self.folder / f"store-{codec}"
+        frame = ["--frame", self.options.frame] if self.options.frame else []
         subprocess.run([self.thaw, "image", "pack", self.memory, "-o", name, "--store", store, "--codec", codec,
-                        "--working-set", hot, "--frame", self.options.frame], check=True, stdout=subprocess.DEVNULL)
+                        "--working-set", hot, *frame], check=True, stdout=subprocess.DEVNULL)
         return Subject(f"image, {codec}", ["--image", name, "--store", store], list((store / "packs").iterdir()))
 
     def chain(self, depth):
@@ -313,7 +314,7 @@ def main():
     parser.add_argument("--depths", default="1,10,1000", help="of images with so many packs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--touches", type=int, default=2000)
-    parser.add_argument("--frame", default="64K")
+    parser.add_argument("--frame", default="", help="of the images; without it: as thaw image pack has it")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="only what has this word in its name")
     parser.add_argument("--json", type=pathlib.Path)

@@ -158,7 +158,11 @@ static void image_expect(void *self, uint64_t lo, uint64_t hi)
 
     for (uint64_t i = manifest_find(m, lo / IMAGE_PAGE);
          i < m->n_runs && m->runs[i].first * IMAGE_PAGE < hi; i++) {
-        if (!has_bit(s->advised, m->runs[i].frame))
+        uint64_t page = m->runs[i].first;
+        uint64_t end;
+
+        if (!has_bit(s->advised, m->runs[i].frame) &&
+            !arena_find(s->arena, page, page, page + 1, &page, &end))
             advise(s, m->runs[i].frame);
     }
 }
