@@ -371,11 +371,11 @@ def test_a_memory_file_that_shrinks_or_changes_meanwhile_is_refused(lab, store):
     assert store.files()["tmp"] == set()
 
 
-def slow_pack(lab, store):
-    """A pack that has begun to write and takes some seconds. Return: the process, the memory file."""
+def slow_pack(lab, store, n=60):
+    """A pack that has begun to write and takes some seconds, or fewer with a smaller `n`. Return: the process, the memory file."""
     rng = new_rng()
     some = [bytes(rng.choices(b"abcdefgh", k=512)) * 8 for _ in range(512)]
-    memory = write_pages(lab.dir / "memory", some * 60)
+    memory = write_pages(lab.dir / "memory", some * n)
     argv = store.argv("pack", memory, "-o", "one", "--level", 19, "--frame", "2M", "--threads", 1)
     pack = lab.start("pack", argv)
     thawtest.wait_until(lambda: (store.path / "tmp").exists() and store.files()["tmp"], "the pack to begin")
@@ -383,7 +383,7 @@ def slow_pack(lab, store):
 
 
 def test_a_memory_file_that_is_written_to_meanwhile_is_refused(lab, store):
-    pack, memory = slow_pack(lab, store)
+    pack, memory = slow_pack(lab, store, 12)
     pack.signal(signal.SIGSTOP)
     with open(memory, "r+b") as file:
         file.write(b"other")
@@ -393,9 +393,11 @@ def test_a_memory_file_that_is_written_to_meanwhile_is_refused(lab, store):
     assert store.files() == {"names": set(), "manifests": set(), "packs": set(), "tmp": set()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_pack_that_is_stopped_leaves_nothing_behind(lab, store, number):
+    before = signal.signal(number, signal.SIG_DFL)  # who runs the tests may ignore it
     pack, _ = slow_pack(lab, store)
+    signal.signal(number, before)
     pack.signal(number)
     pack.expect_exit(1)
     assert (pack.out, pack.err) == ("", "thaw image pack: stopped by a signal\n")
