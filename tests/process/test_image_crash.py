@@ -5,6 +5,10 @@ there is whole.
 
 Whatever happens, the store opens, each image that is listed has its bytes, what was acknowledged is there, nobody else's image
 has gone, and gc leaves nothing behind. tests/lib/powerloss.py says what a disk may hold after power loss.
+
+Some of the calls and states are taken at random. By hand, all of them, in a minute:
+
+    THAW_CRASH_EVERYWHERE=1 meson test -C build 'a store of images outlives a kill and a loss of power at any moment'
 """
 
 import os
