@@ -70,10 +70,15 @@ bench: ## measure the page faults of Thaw, and what it installs ahead of them, a
 	@$(MAKE) --no-print-directory all
 	@$(PYTHON) tools/bench.py
 	@$(MAKE) --no-print-directory bench-ahead
+	@$(MAKE) --no-print-directory bench-image
 
 .PHONY: bench-ahead
 bench-ahead: all ## the second half of it: NAMES="bulk scattered", OUT=FOLDER, ARGS="--rounds 9"
 	@$(PYTHON) tools/bench_ahead.py --out $(or $(OUT),build/bench) $(NAMES) -- $(ARGS)
+
+.PHONY: bench-image
+bench-image: all ## images of real guests: size, speed, frames: NAMES="frames guests throughput", OUT=FOLDER, ARGS="--rounds 9"
+	@$(PYTHON) tools/bench_image.py --out $(or $(OUT),build/bench) $(ARGS) $(NAMES)
 
 .PHONY: format
 format: ## lay out the C files as .clang-format says

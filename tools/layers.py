@@ -41,7 +41,7 @@ OWNERS = {
     "jansson.h": ["src/pager/", "src/cli/"],
     "cairo.h": ["src/cli/map/cairo_load.h"],
     "cairo-svg.h": ["src/cli/map/cairo_load.h"],
-    "pthread.h": ["src/base/", "src/pager/", "src/vmm/", "src/cli/", "src/source/"],
+    "pthread.h": ["src/base/", "src/image/", "src/pager/", "src/vmm/", "src/cli/", "src/source/"],
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

@@ -29,7 +29,7 @@ enum thaw_where {
  *         does (UFFDIO_COPY); it may be a file mapping that faults with an error. Mandatory for THAW_WHERE_MEMORY. For
  *         THAW_WHERE_ELSEWHERE it may be NULL; if not, the bytes can be had there by waiting for storage, which is done
  *         for bytes that a fetch() brought and that did not stay in memory
- * @lasting: the bytes stay at that address for as long as the source does, so that several extents can be used at once
+ * @lasting: the bytes stay at that address until the next trim(), so that several extents can be used at once
  */
 struct thaw_extent {
     enum thaw_where where;
@@ -54,6 +54,9 @@ struct thaw_extent {
  *          never says THAW_WHERE_ELSEWHERE.
  * @expect: [@lo, @hi) will be asked for soon. A hint: what can be got ready now costs nothing later; NULL if nothing can.
  *          Called before there is a VM, on the thread that waits for it; must not wait for storage.
+ * @trim:   no extent that locate() gave is in use any more: bytes can be dropped from memory. A fetch() that has returned must
+ *          not be in vain: what the last 72 of them brought stays. NULL if there is nothing to drop.
+ *          Called on the pager thread, again and again; must not block.
  * @free:   release @self, called once, after the last other call returned. NULL if there is nothing to do.
  */
 struct thaw_source_ops {
@@ -62,6 +65,7 @@ struct thaw_source_ops {
                   uint64_t page_bytes);
     int (*fetch)(void *self, uint64_t lo, uint64_t hi);
     void (*expect)(void *self, uint64_t lo, uint64_t hi);
+    void (*trim)(void *self);
     void (*free)(void *self);
 };
 

@@ -55,8 +55,15 @@ enum thaw_latency_qos {
  *                     handshake
  * @adopt:             take over a VM whose pager is dead: its process id, or its state file's path. Then @page_bytes and
  *                     @track are what they were, and thaw_pager_accept() waits for nobody
- * @memory_path:       the snapshot's raw memory file; with @adopt it may be NULL: the file that was served. Or
- * @source, @source_self, @source_size_bytes: a source of your own (taken on success) when @memory_path is NULL
+ * @memory_path:       the snapshot's raw memory file. With @adopt nothing need be named: what was served. Or
+ * @image, @store:     an image, by name or id, and the folder of its store. Raises the limit of open files: an image has
+ *                     many. Or
+ * @source, @source_self, @source_size_bytes: a source of your own (taken on success)
+ * @image_cache_bytes: so many bytes of an image are kept decompressed; 0: 64 MiB
+ * @image_filler:      share what is decompressed with other pagers of the image; the program `thaw`, which is started to do
+ *                     that: the process must have one thread. NULL: do not
+ * @image_share_bytes: about so many bytes are shared, if it is started; 0: 256 MiB
+ * @no_working_set:    do not install an image's own working set ahead; it is not with @prefetch_path or @record_path either
  * @page_bytes:        0: as the handshake says; else 4096 or 2097152, and the handshake must agree
  * @fault_around_bytes: how much is installed around a fault, 0 for the page alone; a power of two up to 2 MiB
  * @track:             see enum thaw_track
@@ -91,6 +98,12 @@ struct thaw_pager_options {
     const char *socket_path;
     const char *adopt;
     const char *memory_path;
+    const char *image;
+    const char *store;
+    uint64_t image_cache_bytes;
+    const char *image_filler;
+    uint64_t image_share_bytes;
+    int no_working_set;
     const struct thaw_source_ops *source;
     void *source_self;
     uint64_t source_size_bytes;

@@ -23,6 +23,7 @@ int cli_doctor(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_ready(int argc, char **argv);
 int cli_workingset(int argc, char **argv);
+int cli_image(int argc, char **argv);
 
 /** cli_error() - print "thaw VERB: " and the message as one line to stderr. Return: CLI_FAILED */
 int cli_error(const char *verb, const char *fmt, ...) PRINTF_LIKE(2, 3);

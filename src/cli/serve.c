@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "cli/serve_options.h"
 
 #define VERB "serve"
@@ -143,20 +144,15 @@ static void tell_resume(void *ctx)
     a->resume_fd = fd_close(a->resume_fd);
 }
 
-#define BAR_CELLS 30u
-
 /* show_progress() - a bar that draws over itself */
 static void show_progress(void *ctx, const struct thaw_progress *p)
 {
-    static const char full[] = "##############################";
-    static const char none[] = "..............................";
     uint64_t pages = p->working_set_pages + p->fill_pages;
     uint64_t done = p->working_set_done + p->fill_done;
-    unsigned cells = pages > 0 ? (unsigned)(done * BAR_CELLS / pages) : BAR_CELLS;
+    char bar[PROGRESS_BAR_BYTES];
     char line[120];
     int len =
-        snprintf(line, sizeof(line), "\r[%.*s%.*s] %3u %% of %ju MiB ahead%s", (int)cells, full,
-                 (int)(BAR_CELLS - cells), none, (unsigned)(pages > 0 ? done * 100 / pages : 100),
+        snprintf(line, sizeof(line), "\r%s of %ju MiB ahead%s", progress_bar(done, pages, bar),
                  (uintmax_t)(pages * p->page_bytes / MIB), p->over ? "\n" : "");
 
     (void)ctx;
@@ -209,6 +205,7 @@ int cli_serve(int argc, char **argv)
     struct serve_args a = {
         .opts = {.fault_around_bytes = THAW_FAULT_AROUND_DEFAULT,
                  .confine = THAW_CONFINE_ON,
+                 .image_filler = "/proc/self/exe",
                  .latency_qos = THAW_LATENCY_QOS_AUTO,
                  .cpus = "follow",
                  .spin_us = THAW_SPIN_AUTO},

@@ -10,28 +10,38 @@
 
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/image/image.h"
 #include "pager/cpu_list.h"
 
-#define VERB "serve"
+#define VERB      "serve"
+#define OURSELVES "/proc/self/exe" /* the program that is running */
 
 const char serve_help[] =
-    "usage: thaw serve --socket SOCKET --memory FILE [OPTIONS]\n"
+    "usage: thaw serve --socket SOCKET --memory FILE|--image NAME [OPTIONS]\n"
     "       thaw serve SOCKET FILE [OPTIONS]\n"
     "       thaw serve --adopt VMM_PID [OPTIONS]\n"
     "\n"
     "Listens on SOCKET for one VMM (Firecracker, or QEMU with libthaw-preload.so), takes over the "
     "page faults of its\n"
-    "guest memory, and serves them from the snapshot's memory file FILE. Ends when the VMM ends.\n"
+    "guest memory, and serves them from the snapshot's memory file FILE, or from an image. Ends "
+    "when "
+    "the VMM ends.\n"
     "\n"
     "  -s, --socket PATH             unix socket that the VMM connects to\n"
     "  -m, --memory FILE             the snapshot's memory file, raw\n"
+    "  -i, --image NAME              an image (thaw image), by its name or id\n"
+    "      --store DIR               the store that has it ($THAW_STORE, or /var/lib/thaw)\n"
+    "      --image-cache SIZE        keep so much of it decompressed (default 64M)\n"
+    "      --image-share SIZE|off        keep so much of it decompressed for all pagers of the "
+    "image "
+    "(default 256M)\n"
     "      --page-size auto|4K|2M    page size of guest memory; auto: as the VMM says (default)\n"
     "      --fault-around SIZE       install so much around a fault if it is in memory; 0: the "
     "page alone (default 64K)\n"
     "      --track none|wp           learn of the guest's writes by write protection (default "
     "none)\n"
-    "      --prefetch FILE           install a working set (thaw-workingset(5)) ahead of the "
-    "guest\n"
+    "      --prefetch FILE|none      install a working set (thaw-workingset(5)) ahead of the "
+    "guest (default: the image's)\n"
     "      --prefetch-before-resume SIZE|all\n"
     "                                so much of it before --resume-fd says that the VM may go on\n"
     "      --fill                    install everything else after it\n"
@@ -95,11 +105,18 @@ enum {
     OPT_LATENCY_QOS,
     OPT_CPU,
     OPT_SPIN,
+    OPT_STORE,
+    OPT_IMAGE_CACHE,
+    OPT_IMAGE_SHARE,
 };
 
 static const struct option long_options[] = {
     {"socket", required_argument, NULL, 's'},
     {"memory", required_argument, NULL, 'm'},
+    {"image", required_argument, NULL, 'i'},
+    {"store", required_argument, NULL, OPT_STORE},
+    {"image-cache", required_argument, NULL, OPT_IMAGE_CACHE},
+    {"image-share", required_argument, NULL, OPT_IMAGE_SHARE},
     {"page-size", required_argument, NULL, OPT_PAGE_SIZE},
     {"fault-around", required_argument, NULL, OPT_FAULT_AROUND},
     {"track", required_argument, NULL, OPT_TRACK},
@@ -242,6 +259,34 @@ static int parse_user(struct serve_args *a, const char *text)
     return CLI_OK;
 }
 
+/* parse_prefetch() - a file, or that even an image's own working set is not wanted */
+static int parse_prefetch(struct serve_args *a, const char *text)
+{
+    a->opts.no_working_set = strcmp(text, "none") == 0;
+    a->opts.prefetch_path = a->opts.no_working_set ? NULL : text;
+    return CLI_OK;
+}
+
+static int parse_image_cache(struct serve_args *a, const char *text)
+{
+    if (cli_parse_size(text, &a->opts.image_cache_bytes) < 0 || a->opts.image_cache_bytes == 0)
+        return cli_usage_error(VERB, "--image-cache is %s, expected a size above 0, such as 64M",
+                               text);
+    return CLI_OK;
+}
+
+static int parse_image_share(struct serve_args *a, const char *text)
+{
+    uint64_t *bytes = &a->opts.image_share_bytes;
+
+    a->opts.image_filler = strcmp(text, "off") == 0 ? NULL : OURSELVES;
+    if (a->opts.image_filler && (cli_parse_size(text, bytes) < 0 || *bytes == 0))
+        return cli_usage_error(
+            VERB, "--image-share is %s, expected off or a size above 0, such as 256M", text);
+    a->share_given = true;
+    return CLI_OK;
+}
+
 static int parse_before_resume(struct serve_args *a, const char *text)
 {
     uint64_t *bytes = &a->opts.before_resume_bytes;
@@ -350,13 +395,31 @@ static int parse_wakeup_option(struct serve_args *a, int option, const char *val
     }
 }
 
+/* parse_image_option() - Return: CLI_*, or -1: not one of these */
+static int parse_image_option(struct serve_args *a, int option, const char *value)
+{
+    switch (option) {
+    case 'i':
+        a->opts.image = value;
+        return CLI_OK;
+    case OPT_STORE:
+        a->opts.store = value;
+        return CLI_OK;
+    case OPT_IMAGE_CACHE:
+        return parse_image_cache(a, value);
+    case OPT_IMAGE_SHARE:
+        return parse_image_share(a, value);
+    default:
+        return parse_wakeup_option(a, option, value);
+    }
+}
+
 /* parse_ahead_option() - what is done ahead of the guest. Return: CLI_*, or -1: not one of these */
 static int parse_ahead_option(struct serve_args *a, int option, const char *value)
 {
     switch (option) {
     case OPT_PREFETCH:
-        a->opts.prefetch_path = value;
-        return CLI_OK;
+        return parse_prefetch(a, value);
     case OPT_BEFORE_RESUME:
         return parse_before_resume(a, value);
     case OPT_FILL:
@@ -380,7 +443,7 @@ static int parse_ahead_option(struct serve_args *a, int option, const char *valu
     case OPT_RECORD_SECONDS:
         return parse_record_seconds(a, value);
     default:
-        return parse_wakeup_option(a, option, value);
+        return parse_image_option(a, option, value);
     }
 }
 
@@ -441,7 +504,7 @@ static int take_positional(struct serve_args *a, int n, char **words)
 {
     if (n == 0)
         return CLI_OK;
-    if (a->opts.socket_path || a->opts.memory_path || a->opts.adopt)
+    if (a->opts.socket_path || a->opts.memory_path || a->opts.image || a->opts.adopt)
         return cli_usage_error(VERB, "unexpected argument %s", words[0]);
     if (n != 2)
         return cli_usage_error(VERB, "%d arguments, expected two: SOCKET FILE", n);
@@ -455,9 +518,11 @@ static int check_ahead(const struct serve_args *a)
 {
     const struct thaw_pager_options *o = &a->opts;
 
-    if (o->before_resume_bytes != 0 && !o->prefetch_path)
+    bool has_set = o->prefetch_path || (o->image && !o->no_working_set && !o->record_path);
+
+    if (o->before_resume_bytes != 0 && !has_set)
         return cli_usage_error(VERB, "--prefetch-before-resume is for --prefetch");
-    if (o->ahead_bytes_per_s != 0 && !o->prefetch_path && !o->fill)
+    if (o->ahead_bytes_per_s != 0 && !has_set && !o->fill)
         return cli_usage_error(VERB, "--prefetch-rate is for --prefetch and --fill");
     if (o->leave_when_full && o->track != THAW_TRACK_NONE)
         return cli_usage_error(VERB,
@@ -472,10 +537,26 @@ static int check_ahead(const struct serve_args *a)
     return CLI_OK;
 }
 
+/* check_image() - the same, of where the memory is */
+static int check_image(const struct serve_args *a)
+{
+    const struct thaw_pager_options *o = &a->opts;
+
+    if (o->image && o->memory_path)
+        return cli_usage_error(VERB, "--memory and --image, expected one of them");
+    if (o->store && !o->image)
+        return cli_usage_error(VERB, "--store is for --image");
+    if (o->image_cache_bytes != 0 && !o->image && !o->adopt)
+        return cli_usage_error(VERB, "--image-cache is for --image");
+    if (a->share_given && !o->image && !o->adopt)
+        return cli_usage_error(VERB, "--image-share is for --image");
+    return CLI_OK;
+}
+
 /* check_args() - what goes together */
 static int check_args(const struct serve_args *a)
 {
-    if (check_ahead(a) != CLI_OK)
+    if (check_ahead(a) != CLI_OK || check_image(a) != CLI_OK)
         return CLI_USAGE;
     if (a->grace_given && !a->supervise)
         return cli_usage_error(VERB, "--grace is for --supervise");
@@ -489,8 +570,8 @@ static int check_args(const struct serve_args *a)
     }
     if (!a->opts.socket_path)
         return cli_usage_error(VERB, "--socket is missing");
-    if (!a->opts.memory_path)
-        return cli_usage_error(VERB, "--memory is missing");
+    if (!a->opts.memory_path && !a->opts.image)
+        return cli_usage_error(VERB, "--memory or --image is missing");
     return CLI_OK;
 }
 
@@ -502,7 +583,7 @@ int serve_parse_args(struct serve_args *a, int argc, char **argv)
 
     argv[0] = program;
     optind = 1;
-    while ((option = getopt_long(argc, argv, "s:m:h", long_options, NULL)) >= 0) {
+    while ((option = getopt_long(argc, argv, "s:m:i:h", long_options, NULL)) >= 0) {
         r = parse_option(a, option, optarg);
         if (r != CLI_OK || a->help)
             return r;
@@ -511,6 +592,8 @@ int serve_parse_args(struct serve_args *a, int argc, char **argv)
     if (r != CLI_OK)
         return r;
     a->opts.allow_uids = a->uids;
+    if (a->opts.image || a->opts.store)
+        a->opts.store = image_store_path(a->opts.store);
     if (a->opts.record_path && !a->around_given)
         a->opts.fault_around_bytes = 0; /* what is installed along with another page is not seen */
     return check_args(a);

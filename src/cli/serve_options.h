@@ -19,6 +19,7 @@ struct serve_args {
     char write_dir[PATH_MAX];
     int resume_fd; /* owned; -1: none */
     bool around_given;
+    bool share_given;
     uid_t uids[SERVE_MAX_UIDS];
     enum thaw_log_level log_level;
     unsigned grace_ms;

@@ -15,10 +15,13 @@ int options_check(const struct thaw_pager_options *o)
 {
     if (!o->socket_path == !o->adopt)
         return err_origin(-EINVAL, "expected a socket path or a VMM to take over, one of them");
-    if (o->memory_path && o->source)
-        return err_origin(-EINVAL, "expected a memory file or a page source, not both");
-    if (!o->memory_path && !o->source && !o->adopt)
-        return err_origin(-EINVAL, "expected a memory file or a page source");
+    if ((o->memory_path != NULL) + (o->source != NULL) + (o->image != NULL) > 1)
+        return err_origin(-EINVAL,
+                          "expected a memory file, an image or a page source, one of them");
+    if (!o->memory_path && !o->source && !o->image && !o->adopt)
+        return err_origin(-EINVAL, "expected a memory file, an image or a page source");
+    if (o->image && !o->store)
+        return err_origin(-EINVAL, "expected the store of image %s", o->image);
     if (o->page_bytes != 0 && o->page_bytes != 4 * KIB && o->page_bytes != 2 * MIB)
         return err_origin(-EINVAL, "page size %ju, expected 4096 or 2097152",
                           (uintmax_t)o->page_bytes);
@@ -34,7 +37,7 @@ int options_check(const struct thaw_pager_options *o)
         return err_origin(-EINVAL, "no such way of confinement: %d", (int)o->confine);
     if (o->leave_when_full && o->track != THAW_TRACK_NONE)
         return err_origin(-EINVAL, "a pager that tracks writes cannot leave when all is installed");
-    if (o->before_resume_bytes != 0 && !o->prefetch_path)
+    if (o->before_resume_bytes != 0 && !o->prefetch_path && !o->image)
         return err_origin(-EINVAL, "expected a working set to install before the VM goes on");
     if (o->record_ms != 0 && !o->record_path)
         return err_origin(-EINVAL, "expected a file to record the working set in");
@@ -46,6 +49,9 @@ static const size_t strings[] = {
     offsetof(struct thaw_pager_options, socket_path),
     offsetof(struct thaw_pager_options, adopt),
     offsetof(struct thaw_pager_options, memory_path),
+    offsetof(struct thaw_pager_options, image),
+    offsetof(struct thaw_pager_options, store),
+    offsetof(struct thaw_pager_options, image_filler),
     offsetof(struct thaw_pager_options, state_dir),
     offsetof(struct thaw_pager_options, write_dir),
     offsetof(struct thaw_pager_options, prefetch_path),

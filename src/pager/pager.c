@@ -31,11 +31,11 @@
 /* ---- new ------------------------------------------------------------------------------------------------------ */
 
 /* served_name() - what is served, for messages and the state file; "" if only the state file says it */
-static const char *served_name(const struct thaw_pager_options *o)
+static const char *served_name(const struct thaw_pager *p)
 {
-    if (o->memory_path)
-        return o->memory_path;
-    return o->source ? o->source->name : "";
+    if (p->served.name)
+        return p->served.name;
+    return p->opts.source ? p->opts.source->name : "";
 }
 
 /* plan_confinement() - what is to be given away after the handshake, and whether that can work */
@@ -80,6 +80,14 @@ static int plan_confinement(struct thaw_pager *p)
     return confine_check(&p->confine);
 }
 
+/* tell_not_shared() - what was wanted is not possible, and nothing depends on it */
+static void tell_not_shared(const struct thaw_pager *p)
+{
+    if (p->served.not_shared)
+        log_line(&p->log, THAW_LOG_WARN, "msg=\"pages are not shared\" error=\"%s\"",
+                 p->served.not_shared);
+}
+
 static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
 {
     int r = options_copy(&p->opts, o);
@@ -87,12 +95,15 @@ static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
     p->log = (struct log_sink){.fn = o->log, .ctx = o->log_ctx};
     if (r == 0)
         r = control_init(&p->control);
-    if (r == 0 && o->memory_path)
-        r = source_open_file(&p->source, o->memory_path, &p->memory);
+    if (r == 0)
+        r = served_open(&p->served, &p->opts);
+    tell_not_shared(p);
     if (r == 0)
         r = ahead_plans_read(&p->plans, o->prefetch_path);
-    if (r == 0 && p->source)
-        r = ahead_plans_check(&p->plans, source_size_bytes(p->source));
+    if (r == 0 && !p->plans.ws)
+        p->plans.ws = TAKE(p->served.hot);
+    if (r == 0 && p->served.source)
+        r = ahead_plans_check(&p->plans, source_size_bytes(p->served.source));
     if (r == 0)
         r = wakeup_new(&p->wakeup, &p->opts, &p->log);
     if (r == 0)
@@ -106,10 +117,10 @@ static int open_pager(struct thaw_pager *p, const struct thaw_pager_options *o)
     }
     /* Last, because a source of the caller's is taken on success only. */
     if (o->source)
-        r = source_new(&p->source, o->source, o->source_self, o->source_size_bytes);
+        r = source_new(&p->served.source, o->source, o->source_self, o->source_size_bytes);
     if (r == 0 && o->socket_path)
         log_line(&p->log, THAW_LOG_INFO, "msg=\"listening\" socket=%s memory=%s bytes=%ju",
-                 o->socket_path, served_name(o), (uintmax_t)source_size_bytes(p->source));
+                 o->socket_path, served_name(p), (uintmax_t)source_size_bytes(p->served.source));
     return r;
 }
 
@@ -180,9 +191,9 @@ static int make_state(struct thaw_pager *p)
         .vmm_uid = p->hs.peer.uid,
         .vmm_start_ticks = p->hs.peer.start_ticks,
         .track = p->opts.track,
-        .memory_path = served_name(&p->opts),
-        .memory_device = p->memory.device,
-        .memory_inode = p->memory.inode,
+        .memory_path = served_name(p),
+        .memory_device = p->served.memory.device,
+        .memory_inode = p->served.memory.inode,
     };
 
     if (fstat(p->hs.uffd, &uffd) == 0) {
@@ -232,7 +243,7 @@ static int take_handshake(struct thaw_pager *p)
 {
     struct handshake_options ho = {
         .page_bytes = p->opts.page_bytes,
-        .memory_bytes = source_size_bytes(p->source),
+        .memory_bytes = source_size_bytes(p->served.source),
         .timeout_ms = p->opts.handshake_timeout_ms,
         .allow_uids = p->opts.allow_uids,
         .n_allow_uids = p->opts.n_allow_uids,
@@ -241,7 +252,7 @@ static int take_handshake(struct thaw_pager *p)
 
     if (p->listener < 0)
         return err_origin(-EINVAL, "this pager has had its VM");
-    ahead_plans_expect(&p->plans, p->source);
+    ahead_plans_expect(&p->plans, p->served.source);
     r = handshake_accept(&p->hs, p->listener, &p->control, &ho);
     stop_listening(p);
     if (r == 0)
@@ -263,27 +274,6 @@ static int take_handshake(struct thaw_pager *p)
 
 /* ---- taking over ---------------------------------------------------------------------------------------------- */
 
-/* check_source() - is it the snapshot that the VM was served from? Any other would show it wrong bytes */
-static int check_source(const struct thaw_pager *p)
-{
-    const struct block_header *h = p->state.block.header;
-    const struct geom *g = &p->state.block.geom;
-    const struct geom_region *last = &g->regions[g->n_regions - 1];
-    const char *name = p->opts.memory_path ? p->opts.memory_path : h->memory_path;
-
-    if (source_size_bytes(p->source) != last->imgoff + last->len_bytes)
-        return err_origin(-EINVAL, "memory file %s has %ju bytes, the VM's memory ends at %ju",
-                          name, (uintmax_t)source_size_bytes(p->source),
-                          (uintmax_t)(last->imgoff + last->len_bytes));
-    if (h->memory_inode != 0 &&
-        (h->memory_inode != p->memory.inode || h->memory_device != p->memory.device))
-        return err_origin(-EINVAL,
-                          "memory file %s is not the file that the VM was served from (inode %ju, "
-                          "expected %ju)",
-                          name, (uintmax_t)p->memory.inode, (uintmax_t)h->memory_inode);
-    return 0;
-}
-
 static int open_adopted(struct thaw_pager *p)
 {
     const struct block_header *h = p->state.block.header;
@@ -292,9 +282,12 @@ static int open_adopted(struct thaw_pager *p)
     if (h->track != THAW_TRACK_NONE && h->track != THAW_TRACK_WP)
         return err_origin(-EINVAL, "state file %s is damaged: no such way of write tracking: %u",
                           p->state.path, h->track);
-    if (!p->source)
-        r = source_open_file(&p->source, h->memory_path, &p->memory);
-    return r < 0 ? r : check_source(p);
+    if (!p->served.source)
+        r = served_open_again(&p->served, h, &p->opts);
+    tell_not_shared(p);
+    if (r == 0 && !p->plans.ws)
+        p->plans.ws = TAKE(p->served.hot);
+    return r < 0 ? r : served_check(&p->served, &p->state.block);
 }
 
 static int adopt(struct thaw_pager *p)
@@ -371,7 +364,7 @@ THAW_EXPORT struct thaw_pager *thaw_pager_free(struct thaw_pager *p)
     p->record_folder = fd_close(p->record_folder);
     p->ready_fd = fd_close(p->ready_fd);
     handshake_deinit(&p->hs);
-    p->source = source_free(p->source);
+    served_deinit(&p->served);
     control_deinit(&p->control);
     options_deinit(&p->opts);
     free(p);

@@ -17,18 +17,17 @@
 #include "pager/control.h"
 #include "pager/handshake.h"
 #include "pager/recorder.h"
+#include "pager/served.h"
 #include "pager/session.h"
 #include "pager/state_file.h"
 #include "pager/wakeup.h"
 #include "pager/workers.h"
-#include "source/file.h"
 
 struct thaw_pager {
     struct thaw_pager_options opts; /* strings and lists in it are owned copies */
     struct log_sink log;
     struct control control;
-    struct source *source; /* with the option adopt: NULL until accept */
-    struct file_id memory; /* of the memory file; zeroes: a source of the caller's */
+    struct served served; /* with the option adopt: perhaps not known until accept */
     int listener;
     int ready_fd;    /* owned: a supervised pager says here that it serves; -1: none */
     bool supervised; /* this is a supervisor's child: somebody can follow */

@@ -16,6 +16,8 @@
 
 #define N_WORKERS   4
 #define AHEAD_BYTES (32 * KIB) /* of a slice that is installed ahead */
+#define LEAD_BYTES  (32 * MIB) /* how far reads are ahead of installs */
+#define ALONG_BYTES (1 * MIB)  /* the window in which a frame's other pages are looked for */
 
 void pager_tune_ahead(struct thaw_pager *p, uint64_t slice_bytes)
 {
@@ -80,7 +82,7 @@ static int prepare_ahead(struct thaw_pager *p)
 {
     const struct geom *g = &p->state.block.geom;
     const struct thaw_pager_options *o = &p->opts;
-    uint64_t image_bytes = source_size_bytes(p->source);
+    uint64_t image_bytes = source_size_bytes(p->served.source);
     int r = ahead_plans_make(&p->plans, g, image_bytes, o->fill != 0);
 
     if (r < 0 || !o->record_path)
@@ -114,7 +116,7 @@ static int prepare_session(struct thaw_pager *p)
     struct session_parts parts = {
         .uffd = p->hs.uffd,
         .block = &p->state.block,
-        .source = p->source,
+        .source = p->served.source,
         .control = &p->control,
         .peer = &p->hs.peer,
         .wakeup = p->wakeup,
@@ -128,12 +130,23 @@ static int prepare_session(struct thaw_pager *p)
         .keep_registered = p->opts.keep_registered != 0,
         .leave_when_full = p->opts.leave_when_full != 0,
         .before_bytes = p->opts.before_resume_bytes,
+        .lead_bytes = LEAD_BYTES,
         .on_stats = call_on_stats,
         .on_stats_ctx = p,
     };
+    if (p->served.is_image) {
+        uint64_t cache_bytes = p->opts.image_cache_bytes;
+
+        parts.in_frames = true;
+        if (cache_bytes != 0)
+            parts.lead_bytes = min_u64(LEAD_BYTES, cache_bytes / 2);
+        if (!p->opts.record_path && config.around_pages > 1)
+            parts.along_bytes = ALONG_BYTES;
+    }
     /* With a plan, one for each read that is under way for it, and one that a fault never waits for. */
-    bool reads_ahead = p->opts.prefetch_path || p->opts.fill;
-    int r = workers_new(&p->workers, p->source, reads_ahead ? WORKERS_MAX_AHEAD + 1 : N_WORKERS);
+    bool reads_ahead = p->plans.ws || p->opts.fill;
+    int r =
+        workers_new(&p->workers, p->served.source, reads_ahead ? WORKERS_MAX_AHEAD + 1 : N_WORKERS);
 
     if (r == 0)
         r = prepare_ahead(p);

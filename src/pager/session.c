@@ -212,6 +212,7 @@ static void take_fetched(struct session *s)
             session_stop_because(s, STOP_SOURCE, job.error);
         else
             session_carry_out(s, fx[0], job.since_ns);
+        ahead_along(s, &job);
     }
 }
 
@@ -328,6 +329,9 @@ static void serve(struct session *s)
         if (!s->ahead.bursts)
             letgo_take(s);
         ahead_take(s);
+        if (side_is_empty(
+                s)) /* what is in the ring is still to be copied from where it was found */
+            source_trim(s->p.source);
         if (leave_is_due(s))
             leave(s);
     }

@@ -33,6 +33,11 @@ struct session_parts {
     struct prefetch_plan fill; /* and what comes after it; each may be empty */
     uint64_t ahead_rate;       /* bytes a second for both; 0: no limit */
     uint64_t before_bytes;     /* of the working set, before the VM may go on */
+    uint64_t lead_bytes;       /* reads for both are so far ahead of installs at most */
+    bool
+        in_frames; /* a read brings pages that nobody asked for, and those in between cost as much as others */
+    uint64_t
+        along_bytes; /* what a read that a fault waited for brought around it is installed too, in such a window; 0: not */
     struct recorder *recorder; /* NULL: nothing is recorded */
     struct control *control;
     const struct peer *peer;

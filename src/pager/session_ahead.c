@@ -19,6 +19,10 @@
  * 32 KiB after 32 KiB without a gap keep it asleep for milliseconds. So for GENTLE_NS after each discard that is read there is
  * a gap of GAP_NS between two slices.
  *
+ * Images. A read brings whole frames, and one of the plan brings pages that other places of it want: so what is there already
+ * is passed over before a read is handed out, and no gap is read along. A frame that a fault has waited for has more pages
+ * than it wanted: those around it are installed before the plan goes on.
+ *
  * The rate. With a limit, each slice moves the time of the next one.
  */
 #include "base/clock.h"
@@ -29,9 +33,10 @@
 #define READS_MAX     WORKERS_MAX_AHEAD
 #define READ_BYTES    (1 * MIB)
 #define GAP_BYTES     (64 * KIB)
-#define LEAD_BYTES    (32 * MIB) /* how far reads are ahead of installs */
-#define GENTLE_NS     (10 * NS_PER_MS)
-#define TELL_NS       (100 * NS_PER_MS)
+#define LOOKS_A_TURN \
+    256u /* pages or runs of them that may turn out to be there, between two looks at everything else */
+#define GENTLE_NS (10 * NS_PER_MS)
+#define TELL_NS   (100 * NS_PER_MS)
 
 static struct counters *counters(struct session *s)
 {
@@ -39,6 +44,44 @@ static struct counters *counters(struct session *s)
 }
 
 /* ---- reading -------------------------------------------------------------------------------------------------- */
+
+/* where_is() - ask the source about the first page of *run, and cut *run to what it says that of */
+static enum located where_is(struct session *s, struct prefetch_run *run)
+{
+    struct effect fx = {
+        .kind = EFFECT_LOCATE,
+        .page = run->first,
+        .first = run->first,
+        .end = run->end,
+        .ahead = true,
+    };
+    struct event reply;
+
+    session_locate(s, &fx, &reply);
+    run->end = reply.located.end;
+    return reply.located.where;
+}
+
+/* next_frame() - the same where frames are read: a slice that begins with a page that is not there. @looks: left; counts down */
+static bool next_frame(struct session *s, struct prefetch_run *read, unsigned *looks)
+{
+    struct prefetch *walk = &s->ahead.reads;
+    pgno_t most = max_u64(1, READ_BYTES / s->page_bytes);
+
+    for (; *looks > 0; --*looks) {
+        struct prefetch_run same;
+
+        if (!prefetch_peek(walk, &s->p.block->pages, most, read))
+            return false;
+        same = *read;
+        if (where_is(s, &same) == LOCATED_ELSEWHERE) {
+            prefetch_pass(walk, read->end);
+            return true;
+        }
+        prefetch_pass(walk, same.end);
+    }
+    return false;
+}
 
 /* next_read() - a range of the plan that is worth one read. Return: false when the walk is over */
 static bool next_read(struct session *s, struct prefetch_run *read)
@@ -71,20 +114,125 @@ static bool may_read(const struct session *s)
                             ? a->reads.n_passed - s->engine.ahead.n_passed
                             : 0;
 
-    return a->n_jobs < READS_MAX && ahead_by * s->page_bytes < LEAD_BYTES;
+    return a->n_jobs < READS_MAX && ahead_by * s->page_bytes < s->p.lead_bytes;
+}
+
+/* next_frames_job() - several slices, of READ_BYTES in all: working sets are scattered, and to wake a worker takes time */
+static bool next_frames_job(struct session *s, struct fetch_job *job)
+{
+    unsigned looks = LOOKS_A_TURN;
+    struct prefetch_run read;
+    uint64_t bytes;
+
+    if (!next_frame(s, &read, &looks))
+        return false;
+    *job = session_job(s, read.first, read.end);
+    bytes = job->hi - job->lo;
+    while (job->n_more < FETCH_MORE && bytes < READ_BYTES && next_frame(s, &read, &looks)) {
+        struct fetch_job next = session_job(s, read.first, read.end);
+
+        job->more[job->n_more++] = (struct fetch_range){.lo = next.lo, .hi = next.hi};
+        bytes += next.hi - next.lo;
+    }
+    return true;
+}
+
+/* next_job() - Return: false when the walk is over, or enough was looked at for now */
+static bool next_job(struct session *s, struct fetch_job *job)
+{
+    struct prefetch_run read;
+
+    if (s->p.in_frames)
+        return next_frames_job(s, job);
+    if (!next_read(s, &read))
+        return false;
+    *job = session_job(s, read.first, read.end);
+    return true;
 }
 
 static void feed(struct session *s)
 {
-    struct prefetch_run read;
+    struct fetch_job job;
 
-    while (may_read(s) && next_read(s, &read)) {
-        struct fetch_job job = session_job(s, read.first, read.end);
-
+    while (may_read(s) && next_job(s, &job)) {
         job.ahead = true;
         workers_submit(s->p.workers, &job);
         s->ahead.n_jobs++;
     }
+}
+
+/* ---- what came along ------------------------------------------------------------------------------------------- */
+
+void ahead_along(struct session *s, const struct fetch_job *job)
+{
+    struct along *a = &s->ahead.along;
+
+    if (s->p.along_bytes <= s->page_bytes || job->result < 0)
+        return;
+    a->pages[(a->head + a->n) % ALONG_MAX] = job->first;
+    if (a->n < ALONG_MAX)
+        a->n++;
+    else
+        a->head = (a->head + 1) % ALONG_MAX; /* the oldest is left to its faults */
+}
+
+static bool along_waits(const struct session *s)
+{
+    const struct along *a = &s->ahead.along;
+
+    return !s->ahead.bursts && (a->n > 0 || !prefetch_is_over(&a->walk));
+}
+
+static bool along_is_due(const struct session *s)
+{
+    return along_waits(s) && s->now_ns >= s->ahead.gentle_until_ns;
+}
+
+/* next_along() - what is in memory around the next page. Return: false: there is no more */
+static bool next_along(struct session *s)
+{
+    struct along *a = &s->ahead.along;
+    const struct geom *g = &s->p.block->geom;
+
+    while (a->n > 0) {
+        pgno_t page = a->pages[a->head];
+        struct effect fx = {.kind = EFFECT_LOCATE, .page = page, .ahead = true};
+        struct event reply;
+
+        a->head = (a->head + 1) % ALONG_MAX;
+        a->n--;
+        geom_window(g, page, s->p.along_bytes / s->page_bytes, &fx.first, &fx.end);
+        session_locate(s, &fx, &reply);
+        if (reply.located.where != LOCATED_MEMORY)
+            continue;
+        a->run = (struct prefetch_run){reply.located.first, reply.located.end};
+        prefetch_init(&a->walk, &a->run, 1);
+        return true;
+    }
+    return false;
+}
+
+/* take_along() - a slice of it: the engine walks there for one step */
+static bool take_along(struct session *s)
+{
+    struct along *a = &s->ahead.along;
+    struct event ev = {.kind = EVENT_AHEAD, .time_ns = s->now_ns};
+    struct effect fx[ENGINE_FX_MAX];
+    struct prefetch plan = s->engine.ahead;
+    bool any = false;
+
+    if (prefetch_is_over(&a->walk) && !next_along(s))
+        return false;
+    s->engine.ahead = a->walk;
+    a->at_work = true;
+    if (engine_step(&s->engine, &ev, fx) > 0) {
+        session_carry_out(s, fx[0], s->now_ns);
+        any = true;
+    }
+    a->at_work = false;
+    a->walk = s->engine.ahead;
+    s->engine.ahead = plan;
+    return any;
 }
 
 /* ---- the plan ------------------------------------------------------------------------------------------------- */
@@ -110,19 +258,17 @@ static void next_plan(struct session *s)
 
 bool ahead_is_due(const struct session *s)
 {
-    const struct ahead *a = &s->ahead;
-
-    return !a->over && !a->waits && s->now_ns >= a->next_ns &&
-           engine_deadline_ns(&s->engine) == ENGINE_NEVER;
+    return ahead_deadline_ns(s) <= s->now_ns;
 }
 
 uint64_t ahead_deadline_ns(const struct session *s)
 {
     const struct ahead *a = &s->ahead;
+    uint64_t plan_ns = a->over || a->waits || side_is_working(s) ? ENGINE_NEVER : a->next_ns;
 
-    if (a->over || a->waits || engine_deadline_ns(&s->engine) != ENGINE_NEVER || side_is_working(s))
+    if (engine_deadline_ns(&s->engine) != ENGINE_NEVER)
         return ENGINE_NEVER;
-    return a->next_ns;
+    return along_waits(s) ? min_u64(plan_ns, a->gentle_until_ns) : plan_ns;
 }
 
 /* limit_rate() - @n_pages were installed: when is the next slice? */
@@ -155,6 +301,10 @@ static bool take_slice(struct session *s)
     struct effect fx[ENGINE_FX_MAX];
     uint64_t before = counters(s)->pages_ahead;
 
+    if (along_is_due(s))
+        return take_along(s);
+    if (s->ahead.over || s->ahead.waits || s->now_ns < s->ahead.next_ns)
+        return false;
     if (engine_step(&s->engine, &ev, fx) == 0) {
         if (prefetch_is_over(&s->engine.ahead) && side_is_empty(s))
             next_plan(s);
@@ -227,11 +377,11 @@ void ahead_take(struct session *s)
     }
     if (s->ahead.reading)
         feed(s);
-    if (side_fill(s)) {
-        tell_progress(s);
-        return;
-    }
-    for (unsigned i = 0; i < SLICES_A_TURN && s->stop == STOP_NONE && ahead_is_due(s); i++) {
+    for (unsigned i = 0; i < SLICES_A_TURN && s->stop == STOP_NONE; i++) {
+        if (!along_is_due(s) && side_fill(s))
+            break;
+        if (!ahead_is_due(s))
+            break;
         side_did_by_hand(s);
         if (take_slice(s) && session_take_messages(s))
             break; /* there may be more, and retries: they go first */
@@ -248,6 +398,10 @@ void ahead_fetch(struct session *s, const struct effect *fx)
 {
     struct ahead *a = &s->ahead;
 
+    if (a->along.at_work) { /* it did not stay in memory, and nobody has asked for it */
+        prefetch_pass(&s->engine.ahead, fx->end);
+        return;
+    }
     /* The readers have not begun, or what they read has left the page cache again: then once more, and not for ever. */
     if (a->n_jobs == 0 && (!a->reading || a->read_again != fx->first)) {
         a->read_again = fx->first;

@@ -13,6 +13,9 @@
  * because of another discard is put in again; with every other refusal the walk goes back, too, and the slice is left to the pager
  * thread, which knows about refusals (session_ahead.c).
  *
+ * A source may drop bytes from memory (source_trim()), but nothing that the ring still has to be copied from. So where a source does
+ * that the ring is let run empty after every DRAIN_OPS slices.
+ *
  * The pager thread installs by itself with a limited rate, and where the source's bytes do not stay at their place.
  */
 #include <errno.h>
@@ -22,6 +25,8 @@
 #include "base/err.h"
 #include "pager/aside.h"
 #include "pager/session_private.h"
+
+#define DRAIN_OPS ASIDE_OPS
 
 /* struct given - what an install in the ring carries out, and where the walk stood before it */
 struct given {
@@ -34,6 +39,7 @@ struct given {
 struct side {
     struct aside *aside; /* owned */
     bool by_hand;        /* the next slice is the pager thread's */
+    unsigned n_given;    /* since the ring was last empty */
     unsigned first;      /* of what is in the ring; both wrap around */
     unsigned end;
     struct given ring[ASIDE_OPS];
@@ -253,6 +259,14 @@ void side_discarding(struct session *s, hva_t start, hva_t end)
     }
 }
 
+/* may_give() - or is the ring to run empty first? */
+static bool may_give(const struct session *s)
+{
+    const struct side *side = s->ahead.side;
+
+    return aside_room(side->aside) > 0 && (side->n_given < DRAIN_OPS || !source_trims(s->p.source));
+}
+
 /* give_slice() - the next slice of the plan into the ring. Return: false if that is not the way for it, or there is none */
 static bool give_slice(struct session *s)
 {
@@ -283,6 +297,7 @@ static bool give_slice(struct session *s)
     given->len = op.len;
     aside_give(side->aside, &op);
     side->end++;
+    side->n_given++;
     return true;
 }
 
@@ -297,7 +312,11 @@ bool side_fill(struct session *s)
     if (aside_left(side->aside) > ASIDE_OPS / 2)
         return true;
     side_take_back(s);
-    while (aside_room(side->aside) > 0 && s->stop == STOP_NONE && !s->ahead.waits && give_slice(s))
+    if (aside_is_empty(side->aside)) {
+        source_trim(s->p.source);
+        side->n_given = 0;
+    }
+    while (may_give(s) && s->stop == STOP_NONE && !s->ahead.waits && give_slice(s))
         continue;
     return aside_left(side->aside) > 0;
 }

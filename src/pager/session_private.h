@@ -17,8 +17,21 @@
 #include "pager/burst.h"
 #include "pager/session.h"
 
+#define ALONG_MAX 32u
+
+/** struct along - what came with bytes that a fault had waited for */
+struct along {
+    pgno_t pages[ALONG_MAX]; /* one of each read that is to be looked at; a ring */
+    unsigned head;
+    unsigned n;
+    struct prefetch_run run; /* what is installed now */
+    struct prefetch walk;    /* through it */
+    bool at_work;            /* the engine walks here, and not through the plan */
+};
+
 /** struct ahead - what is installed when nobody waits */
 struct ahead {
+    struct along along;
     bool waits;               /* the next slice's bytes are being read */
     unsigned n_jobs;          /* reads under way */
     bool reading;             /* the readers have begun */
@@ -152,6 +165,9 @@ void side_discarding(struct session *s, hva_t start, hva_t end);
 
 /** side_did_by_hand() - a slice was taken by the pager thread */
 void side_did_by_hand(struct session *s);
+
+/** ahead_along() - a read that a fault waited for is over: there may be more than it wanted */
+void ahead_along(struct session *s, const struct fetch_job *job);
 
 /** before_new() - threads for bursts, if something is to be installed before the VM goes on. Return: 0 or a negative errno with a text */
 int before_new(struct session *s);

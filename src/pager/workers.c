@@ -95,13 +95,26 @@ static void put_done(struct workers *w, const struct fetch_job *job)
     (void)n;
 }
 
+/* do_job() - Return: 0 or a negative errno with a text */
+static int do_job(struct workers *w, const struct fetch_job *job)
+{
+    int r;
+
+    if (job->other)
+        return job->other(job->ctx);
+    r = source_fetch(w->source, job->lo, job->hi);
+    for (unsigned i = 0; i < job->n_more && r == 0; i++)
+        r = source_fetch(w->source, job->more[i].lo, job->more[i].hi);
+    return r;
+}
+
 static void *worker_main(void *arg)
 {
     struct workers *w = arg;
     struct fetch_job job;
 
     while (take_job(w, &job)) {
-        job.result = job.other ? job.other(job.ctx) : source_fetch(w->source, job.lo, job.hi);
+        job.result = do_job(w, &job);
         if (job.result < 0)
             (void)snprintf(job.error, sizeof(job.error), "%s", err_text());
         put_done(w, &job);

@@ -15,10 +15,20 @@
 #define WORKERS_MAX_JOBS  64u /* as many as core/fetch_table.h has room for */
 #define WORKERS_MAX_AHEAD 8u  /* besides: jobs that nobody waits for */
 
-/** struct fetch_job - one range to bring into memory */
+#define FETCH_MORE        31u
+
+/** struct fetch_range - bytes of the image */
+struct fetch_range {
+    imgoff_t lo;
+    imgoff_t hi;
+};
+
+/** struct fetch_job - one range to bring into memory, and perhaps others after it */
 struct fetch_job {
     imgoff_t lo;
     imgoff_t hi;
+    struct fetch_range more[FETCH_MORE];
+    unsigned n_more;
     pgno_t first; /* the same in page numbers, for the engine */
     pgno_t end;
     uint64_t since_ns; /* when the fault was read */

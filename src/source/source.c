@@ -93,3 +93,14 @@ void source_expect(struct source *s, imgoff_t lo, imgoff_t hi)
     if (s->ops->expect && lo < hi)
         s->ops->expect(s->self, lo, hi);
 }
+
+bool source_trims(const struct source *s)
+{
+    return s->ops->trim != NULL;
+}
+
+void source_trim(struct source *s)
+{
+    if (s->ops->trim)
+        s->ops->trim(s->self);
+}

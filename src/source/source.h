@@ -56,6 +56,12 @@ int source_fetch(struct source *s, imgoff_t lo, imgoff_t hi);
 /** source_expect() - [@lo, @hi), as far as there is so much, will be asked for soon; before there is a VM */
 void source_expect(struct source *s, imgoff_t lo, imgoff_t hi);
 
+/** source_trims() - does the source drop anything then? */
+bool source_trims(const struct source *s);
+
+/** source_trim() - no extent is in use: the source can drop what it does not need. Pager thread; does not block */
+void source_trim(struct source *s);
+
 DEFINE_CLEANUP(struct source *, source_free);
 
 #endif

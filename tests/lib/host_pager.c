@@ -2,7 +2,7 @@
 /*
  * host_pager.c - several pagers in one process, over a source that does what a test says
  *
- *     host_pager DIR N_PAGES N_PAGERS
+ *     host_pager DIR N_PAGES N_PAGERS [forgetful]
  *
  * Made with the public interface only. Pager I listens on DIR/sI, keeps its state in DIR/stateI, and serves one VMM; then
  * another takes its place, until this process's input ends. Page P of each snapshot is full of bytes P + 1 (modulo 256).
@@ -14,12 +14,16 @@
  *     forget P        the page is nowhere: locate() fails
  *     churn N         N threads open and close files all the time, so that a number that was closed is used again at once
  *
+ * A forgetful source puts each page where it says it is when it is asked, and has other bytes there once it may drop what it gave;
+ * its pagers install everything ahead of the VM.
+ *
  * Says "listening I", "fetching P" when a worker has begun, and "ended I RESULT" for each VMM.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,6 +113,61 @@ static int fetch(void *self, uint64_t lo, uint64_t hi)
 
 static const struct thaw_source_ops ops = {.name = "host", .locate = locate, .fetch = fetch};
 
+/* ---- the forgetful source ------------------------------------------------------------------------------------- */
+
+#define FORGOTTEN 0xee
+
+/* One for each pager: all of it is its thread's. */
+struct memory {
+    char *bytes; /* n_pages pages */
+    uint64_t first;
+    uint64_t end; /* what was given since the last trim() lies within */
+};
+
+static int forgetful_locate(void *self, struct thaw_extent *out, uint64_t off, uint64_t lo,
+                            uint64_t hi, uint64_t page_bytes)
+{
+    struct memory *m = self;
+
+    (void)lo;
+    (void)page_bytes;
+    memcpy(m->bytes + off, image + off, hi - off);
+    m->first = off < m->first ? off : m->first;
+    m->end = hi > m->end ? hi : m->end;
+    *out = (struct thaw_extent){
+        .where = THAW_WHERE_MEMORY, .first = off, .end = hi, .bytes = m->bytes + off, .lasting = 1};
+    return 0;
+}
+
+static void forget_all(void *self)
+{
+    struct memory *m = self;
+
+    if (m->first < m->end)
+        memset(m->bytes + m->first, FORGOTTEN, m->end - m->first);
+    m->first = UINT64_MAX;
+    m->end = 0;
+}
+
+static const struct thaw_source_ops forgetful_ops = {
+    .name = "forgetful", .locate = forgetful_locate, .trim = forget_all};
+static bool forgetful;
+
+static void be_forgetful(struct thaw_pager_options *opts)
+{
+    struct memory *m = calloc(1, sizeof(*m));
+
+    if (!m || !(m->bytes = malloc(n_pages * PAGE_BYTES)))
+        exit(1);
+    m->end = n_pages * PAGE_BYTES;
+    forget_all(m);
+    opts->source = &forgetful_ops;
+    opts->source_self = m; /* kept to the end */
+    opts->fill = 1;
+}
+
+/* ---- pagers ---------------------------------------------------------------------------------------------------- */
+
 static int serve_one(const struct host *h)
 {
     struct thaw_pager_options opts = {
@@ -118,8 +177,11 @@ static int serve_one(const struct host *h)
         .source_size_bytes = n_pages * PAGE_BYTES,
     };
     struct thaw_pager *pager = NULL;
-    int r = thaw_pager_new(&pager, &opts);
+    int r;
 
+    if (forgetful)
+        be_forgetful(&opts);
+    r = thaw_pager_new(&pager, &opts);
     if (r < 0) {
         fprintf(stderr, "host_pager: %s\n", thaw_last_error());
         exit(1);
@@ -205,8 +267,9 @@ int main(int argc, char **argv)
     unsigned n_pagers;
     char line[256];
 
-    if (argc != 4)
+    if (argc != 4 && !(argc == 5 && !strcmp(argv[4], "forgetful")))
         return 2;
+    forgetful = argc == 5;
     alarm(100);
     dir = argv[1];
     n_pages = (unsigned)strtoul(argv[2], NULL, 0);

@@ -27,7 +27,9 @@ import json
 import mmap
 import os
 import pathlib
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -98,6 +100,33 @@ def is_listening(path):
     return False
 
 
+def on_terminal(argv, columns, lines):
+    """Run a program on a terminal of its own. Return: what it printed."""
+    master, slave = pty.openpty()
+    try:
+        os.set_blocking(master, False)
+        subprocess.run(["stty", "cols", str(columns), "rows", str(lines)], stdin=slave, check=True, timeout=DEADLINE)
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave) as child:
+            os.close(slave)
+            slave = -1
+            output = b""
+            end = time.monotonic() + DEADLINE
+            while time.monotonic() < end:
+                if not select.select([master], [], [], 1)[0]:
+                    continue
+                try:
+                    data = os.read(master, 65536)
+                except OSError:  # the last holder of the other side has closed it
+                    break
+                output += data
+            child.kill()
+        return output.decode().replace("\r\n", "\n")
+    finally:
+        os.close(master)
+        if slave >= 0:
+            os.close(slave)
+
+
 def private_kib(pid, *without, sharers=1):
     """
     KiB of memory that nobody shares with a process, mappings of the files `without` left out; and of page tables.
@@ -155,7 +184,7 @@ class Process:
         return self.child.wait(deadline)
 
     def running(self):
-        """Has it not ended yet?"""
+        """Has it not ended?"""
         return self.child.poll() is None
 
     def signal(self, number):
@@ -249,10 +278,11 @@ class Memory:
     """A memory file and what is needed to check against it."""
 
     def __init__(self, path, size, seed, dense):
-        self.path = path
-        self.size = size
-        self.seed = seed
-        self.dense = dense
+        self.path, self.size, self.seed, self.dense = path, size, seed, dense
+
+    def serve_args(self):
+        """What `thaw serve` is told."""
+        return ["--memory", self.path]
 
     def vmm_args(self):
         """fakevmm's options for this file."""
@@ -351,6 +381,7 @@ class Lab:
         self.processes = []
         self._cache = cache  # memory files that tests share: {key: Memory}
         self._own_dirs = []
+        self._store = None
 
     def _place(self, where):
         base = {"tmpfs": tmpfs_dir, "disk": disk_dir}[where]()
@@ -383,8 +414,15 @@ class Lab:
         self._own_dirs.append(memory.path.parent)
         return memory
 
+    def store(self):
+        """A path for a store of images, in memory: to write durably takes no time there."""
+        if not self._store:
+            self._own_dirs.append(self._place("tmpfs"))
+            self._store = self._own_dirs[-1] / "store"
+        return self._store
+
     def socket(self):
-        """A path for a socket that nobody uses."""
+        """A path for a socket."""
         return self.dir / f"s{len(self.processes)}"
 
     def start(self, name, argv, stdin=None):
@@ -406,15 +444,14 @@ class Lab:
 
     def serve(self, memory, *args, wait=True):
         """A pager that listens. `memory` is a Memory or a path."""
-        path = getattr(memory, "path", memory)
         socket = self.socket()
         if reference():
-            pager = Pager(self, f"pager{len(self.processes)}", [reference(), socket, path], socket,
-                          self.dir / "none")
+            path = getattr(memory, "path", memory)
+            pager = Pager(self, f"pager{len(self.processes)}", [reference(), socket, path], socket, self.dir / "none")
             self.processes.append(pager)
         else:
-            pager = self.start_pager("--socket", socket, "--memory", path, "--state", self.state_dir,
-                                     *args, socket=socket)
+            args = (memory.serve_args() if isinstance(memory, Memory) else ["--memory", memory]) + list(args)
+            pager = self.start_pager("--socket", socket, "--state", self.state_dir, *args, socket=socket)
         if wait:
             pager.wait_listening()
         return pager

@@ -35,6 +35,7 @@ PROGRAMS = {
     "UFFD_PEER": "tests/process/uffd_peer",
     "FAKE_PAGER": "tests/process/fake_pager",
     "KILLSTEP": "tests/process/killstep",
+    "MAKE_CHAIN": "tests/process/make_chain",
 }
 
 

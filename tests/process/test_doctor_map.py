@@ -4,13 +4,10 @@
 import json
 import os
 import pathlib
-import pty
 import re
-import select
 import shutil
 import struct
 import subprocess
-import time
 import xml.etree.ElementTree
 
 import pytest
@@ -374,36 +371,9 @@ def test_where_no_picture_can_be_written_nothing_is_left(lab):
     assert not [p.name for p in lab.dir.iterdir() if p.name.startswith("taken.png.")]
 
 
-def on_terminal(argv, columns, lines):
-    """Run a program on a terminal of its own. Return: what it printed."""
-    master, slave = pty.openpty()
-    try:
-        os.set_blocking(master, False)
-        subprocess.run(["stty", "cols", str(columns), "rows", str(lines)], stdin=slave, check=True, timeout=LIMIT)
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave) as child:
-            os.close(slave)
-            slave = -1
-            output = b""
-            end = time.monotonic() + LIMIT
-            while time.monotonic() < end:
-                if not select.select([master], [], [], 1)[0]:
-                    continue
-                try:
-                    data = os.read(master, 65536)
-                except OSError:  # the last holder of the other side has closed it
-                    break
-                output += data
-            child.kill()
-        return output.decode().replace("\r\n", "\n")
-    finally:
-        os.close(master)
-        if slave >= 0:
-            os.close(slave)
-
-
 def test_on_a_terminal_the_picture_is_coloured_and_fits(lab):
     pager = fake_pager(lab, "region=0x7f0000000000,0x40000000,0", "guest=1")
-    text = on_terminal([thawtest.program("THAW"), "map", str(pager.path)], 100, 50)
+    text = thawtest.on_terminal([thawtest.program("THAW"), "map", str(pager.path)], 100, 50)
     assert "\u2580" in text
     assert "\x1b[38;2;217;221;227m" in text, "absent pages have their colour of core/page_states.def"
     assert len(text.splitlines()) < 50

@@ -401,8 +401,8 @@ def test_a_vmm_that_makes_its_descriptor_blocking_is_stopped_and_told_why(lab, m
 class Host:
     """tests/lib/host_pager.c: pagers over a source that does what it is told."""
 
-    def __init__(self, lab, pages=PAGES, pagers=1):
-        self.process = lab.start("host", [thawtest.program("HOST_PAGER"), lab.dir, pages, pagers],
+    def __init__(self, lab, pages=PAGES, pagers=1, kind=()):
+        self.process = lab.start("host", [thawtest.program("HOST_PAGER"), lab.dir, pages, pagers, *kind],
                                  stdin=thawtest.subprocess.PIPE)
         self.socket = lab.dir / "s0"
         self._told = 0
@@ -433,6 +433,20 @@ def attach(lab, host, pages=PAGES):
     peer.connect(host)
     assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
     return peer
+
+
+def test_nothing_is_installed_from_where_its_source_has_dropped_it(lab):
+    pages = 2048
+    host = Host(lab, pages, kind=["forgetful"])
+    peer = attach(lab, host, pages)
+    for page in range(0, pages, 61):  # what is asked for on the way goes through the same source
+        assert peer.word(page) == image(page)
+    for page in range(pages):
+        assert peer.tell(f"touch {page}") == 0
+    wait_until(lambda: len(re.findall(r"^page ", peer.out, re.MULTILINE)) >= pages, "every page")
+    for page, word in re.findall(r"^page (\d+) ([0-9a-f]+)$", peer.out, re.MULTILINE):
+        assert int(word, 16) == image(int(page)), page
+    peer.quit()
 
 
 def test_a_slow_page_holds_up_neither_discards_nor_other_pages(lab, host):

@@ -60,11 +60,13 @@ def program_options(*verb):
     return set(OPTION.findall(re.sub(r"thaw [a-z]+ --[a-z-]+", "", done.stdout)))
 
 
-@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("doctor",), ("bench", "fault", "ahead")],
+@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("doctor",), ("bench", "fault", "ahead"),
+                                  ("image", "pack", "unpack", "ls", "inspect", "verify", "rm", "gc")],
                          ids=" ".join)
 def test_the_page_of_a_verb_and_its_help_name_the_same_options(verb):
     help_itself = {"-h", "--help"}
-    told = program_options(*verb) if len(verb) < 3 else program_options(*verb[:2]) | program_options(verb[0], verb[2])
+    parts = [verb] if len(verb) == 1 else [(verb[0], part) for part in verb[1:]]
+    told = set().union(*(program_options(*part) for part in parts))
     assert documented_options(f"thaw-{verb[0]}.1.scd") - help_itself == told - help_itself
 
 
@@ -110,6 +112,26 @@ def test_the_members_of_a_working_sets_header_are_described_in_order_and_at_thei
     assert [(bits, name) for name, _, bits in described] == members
     ends = list(itertools.accumulate(int(bits) // 8 for bits, _ in members))
     assert [int(offset) for _, offset, _ in described] == [0, *ends[:-1]] and ends[-1] == 64
+
+
+# Where thaw-image(5) describes a struct, and how many bytes it has.
+IMAGE_STRUCTS = {"manifest_header": ("## Header", 128), "manifest_pack": ("## Packs", 40),
+                 "manifest_frame": ("## Frames", 32), "manifest_run": ("## Runs", 24),
+                 "manifest_hot": ("## Working set", 16), "pack_header": ("# PACK", 64)}
+
+
+@pytest.mark.parametrize("name", IMAGE_STRUCTS)
+def test_the_members_of_an_images_files_are_described_in_order_and_at_their_offsets(name):
+    heading, size = IMAGE_STRUCTS[name]
+    text = code_lines(ROOT / "src/image/manifest.h").replace("IMAGE_ID_BYTES", "32")
+    body = re.search(rf"struct {name} \{{(.*?)\n\}};", text, flags=re.DOTALL).group(1)
+    members = [(member, int(bits) // 8 * int(n or 1))
+               for bits, member, n in re.findall(r"uint(\d+)_t\s+(\w+)(?:\[(\d+)\])?;", body)]
+    section = page("thaw-image.5.scd").split(f"\n{heading}")[1].split("\n#")[0]
+    described = re.findall(r"^\*(\w+)\* \(offset (\d+), (?:u(\d+)|(\d+) bytes)\)$", section, flags=re.MULTILINE)
+    assert [(member, int(n or 0) or int(bits) // 8) for member, _, bits, n in described] == members
+    ends = list(itertools.accumulate(n for _, n in members))
+    assert [int(offset) for _, offset, _, _ in described] == [0, *ends[:-1]] and ends[-1] == size
 
 
 def test_the_preload_librarys_variables_are_described():

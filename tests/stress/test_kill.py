@@ -20,6 +20,7 @@ import time
 
 import pytest
 
+import servelib
 import stresslib
 import thawtest
 from stresslib import SANITIZED, SEED, TRACK, now_ns
@@ -110,10 +111,13 @@ def describe(numbers):
     return f"p50 {numbers[len(numbers) // 2]} us, max {numbers[-1]} us" if numbers else "none"
 
 
-def run_round(lab, way, page_size, mode, seed, n_kills, ahead=()):
+def run_round(lab, way, page_size, mode, seed, n_kills, ahead=(), image=False):
     """One VM whose pager is killed n_kills times. Return: the pauses."""
     dice = random.Random(f"{seed} {way.__name__} {page_size} {mode}")
     memory = stresslib.memory_of(lab, page_size)
+    if image:
+        memory = servelib.pack(lab, memory, "--replace")
+        lab.serve(memory)  # somebody to share with
     served = way(lab, memory, "--track", TRACK[mode], "--page-size", page_size, *ahead)
     seconds = 60 + n_kills  # it is told to end when the last kill is over
     vmm = stresslib.start(lab, served.pager, memory, "--page-size", page_size, "--until-eof", seconds=seconds, seed=seed)
@@ -135,12 +139,12 @@ def run_round(lab, way, page_size, mode, seed, n_kills, ahead=()):
     return pauses(result, kills)
 
 
-def run(lab, way, page_size, mode, ahead=()):
+def run(lab, way, page_size, mode, ahead=(), image=False):
     """KILLS kills, in rounds."""
     first, last, done = [], [], 0
     while done < KILLS:
         n_kills = min(ROUND_KILLS, KILLS - done)
-        one, other = run_round(lab, way, page_size, mode, SEED + done, n_kills, ahead)
+        one, other = run_round(lab, way, page_size, mode, SEED + done, n_kills, ahead, image)
         first, last, done = sorted(first + one), sorted(last + other), done + n_kills
     print(f"{way.__name__.lower()} {page_size} {mode}: {done} kills, {done - len(first)} of them before the pager was "
           f"ready; until the first operation went on: "
@@ -162,3 +166,8 @@ def test_a_pager_of_2m_pages_is_killed_and_nothing_is_lost(lab, huge, way, mode)
 @pytest.mark.parametrize("mode", TRACK)
 def test_a_pager_that_installs_ahead_is_killed_and_nothing_is_lost(lab, mode):
     run(lab, Supervised, "4K", mode, ["--fill", "--prefetch-rate", "8M"])
+
+
+@pytest.mark.parametrize("way", [Supervised, Adopted])
+def test_a_pager_of_an_image_is_killed_and_nothing_is_lost(lab, way):
+    run(lab, way, "4K", "plain", ["--image-cache", "1M", "--fill", "--prefetch-rate", "8M"] if way is Supervised else [], True)

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+import servelib
 import stresslib
 import thawtest
 from stresslib import SANITIZED, SEED, TRACK
@@ -37,10 +38,13 @@ def ahead_args(lab, memory, page_size, ahead):
     return [*AHEAD[ahead], "--prefetch", path]
 
 
-def run_round(lab, page_size, mode, where, seed, seconds, ahead=()):
+def run_round(lab, page_size, mode, where, seed, seconds, ahead=(), image=False):
     """One VM's life, with options that the seed decides."""
     dice = random.Random(seed)
     memory = stresslib.memory_of(lab, page_size, where)
+    if image:
+        memory = servelib.pack(lab, memory, "--replace", "--frame", dice.choice(["4K", "64K", "1M"]))
+        lab.serve(memory, *ahead)  # somebody to share with
     pager = lab.serve(memory, "--track", TRACK[mode], "--fault-around", dice.choice(["0", "64K", "64K", "2M"]),
                       *ahead)
     vmm = stresslib.start(lab, pager, memory, "--page-size", page_size, "--regions", dice.choice([1, 3, 16]),
@@ -52,14 +56,14 @@ def run_round(lab, page_size, mode, where, seed, seconds, ahead=()):
     print(stresslib.summary(result))
 
 
-def run_cell(lab, page_size, mode, where, ahead=None):
+def run_cell(lab, page_size, mode, where, ahead=None, image_args=()):
     """One cell of the matrix, in rounds."""
     memory = stresslib.memory_of(lab, page_size, where)
-    args = ahead_args(lab, memory, page_size, ahead) if ahead else []
+    args = ahead_args(lab, memory, page_size, ahead) if ahead else list(image_args)
     end, seed = time.monotonic() + CELL_SECONDS, SEED
     while True:
         left = end - time.monotonic()
-        run_round(lab, page_size, mode, where, seed, max(1, min(ROUND_SECONDS, round(left))), args)
+        run_round(lab, page_size, mode, where, seed, max(1, min(ROUND_SECONDS, round(left))), args, bool(image_args))
         seed += 1
         if time.monotonic() + 1 > end:
             return
@@ -84,3 +88,18 @@ def test_memory_is_linearizable_while_4k_pages_are_installed_ahead(lab, mode, ah
 @pytest.mark.parametrize("ahead", AHEAD)
 def test_memory_is_linearizable_while_2m_pages_are_installed_ahead(lab, huge, ahead):
     run_cell(lab, "2M", "plain", "disk" if ahead == "burst" else "tmpfs", ahead)
+
+
+# A pager that keeps as little as it can; one that has others beside it and shares; one that is ahead of its guest.
+IMAGE = {"alone": ["--image-share", "off", "--image-cache", "4K"], "shared": ["--image-share", "8M"],
+         "ahead": ["--image-share", "8M", "--image-cache", "1M", "--fill"]}
+
+
+@pytest.mark.parametrize("how", IMAGE)
+@pytest.mark.parametrize("mode", ["plain"] if SANITIZED else TRACK)
+def test_memory_of_an_image_is_linearizable(lab, mode, how):
+    run_cell(lab, "4K", mode, "tmpfs", image_args=IMAGE[how])
+
+
+def test_memory_of_2m_pages_of_an_image_is_linearizable(lab, huge):
+    run_cell(lab, "2M", "plain", "tmpfs", image_args=IMAGE["alone"])

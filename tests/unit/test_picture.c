@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/map/map_subject.h"
 #include "cli/map/picture.h"
 #include "cli/map/picture_caption.h"
 #include "cli/map/picture_term.h"
@@ -18,6 +19,7 @@ static const struct picture_limits file_limits = {
 struct guest {
     struct geom_region regions[MAX_TEST_REGIONS];
     struct block block;
+    struct map_subject subject;
     void *mem;
 };
 
@@ -43,6 +45,7 @@ static struct guest *guest_new(unsigned page_shift, unsigned n_regions, const pg
     g->mem = calloc(1, block_bytes(n_regions, geom.n_pages));
     assert_non_null(g->mem);
     block_format(&g->block, g->mem, &geom);
+    map_subject_init(&g->subject, &g->block);
     return g;
 }
 
@@ -56,7 +59,7 @@ static struct picture *draw(const struct guest *g, const struct picture_limits *
 {
     struct picture *p = NULL;
 
-    assert_int_equal(picture_new(&p, &g->block, limits), 0);
+    assert_int_equal(picture_new(&p, &g->subject.picture, limits), 0);
     return p;
 }
 
@@ -65,7 +68,7 @@ static struct picture_plan plan_of(unsigned page_shift, unsigned n_regions, cons
     struct guest *g = guest_new(page_shift, n_regions, n_pages);
     struct picture_plan plan;
 
-    picture_plan(&plan, &g->block.geom, &file_limits);
+    picture_plan(&plan, &g->subject.picture, &file_limits);
     guest_free(g);
     return plan;
 }
@@ -195,42 +198,52 @@ static void any_guest_fits(void **state)
 
 static void a_state_by_itself_has_its_own_colour(void **state)
 {
+    const pgno_t n = 1;
+    struct guest *g = guest_new(12, 1, &n);
+    const struct picture_subject *subject = &g->subject.picture;
+
     (void)state;
     for (unsigned s = 0; s < N_PAGE_STATES; s++) {
-        uint64_t counts[N_PAGE_STATES] = {0};
+        uint64_t counts[PICTURE_MAX_KINDS] = {0};
 
         counts[s] = 1 + s * 1000;
-        assert_int_equal(picture_colour(counts), picture_state_colour((enum page_state)s));
-        assert_int_equal(picture_state(counts), s);
+        assert_int_equal(picture_colour(subject, counts), subject->kinds[s].colour);
+        assert_int_equal(picture_kind_of(subject, counts), s);
     }
-    assert_int_equal(picture_state_colour(PAGE_CLEAN), 0x4c9f70);
+    assert_int_equal(subject->kinds[PAGE_CLEAN].colour, 0x4c9f70);
+    guest_free(g);
 }
 
 static void one_page_among_many_absent_ones_is_seen(void **state)
 {
-    (void)state;
-    for (unsigned s = 0; s < N_PAGE_STATES; s++) {
-        uint64_t counts[N_PAGE_STATES] = {0};
-        uint32_t alone = picture_state_colour((enum page_state)s);
-        uint32_t nothing = picture_state_colour(PAGE_ABSENT);
+    const pgno_t n = 1;
+    struct guest *g = guest_new(12, 1, &n);
+    const struct picture_subject *subject = &g->subject.picture;
+    uint32_t nothing = subject->kinds[PAGE_ABSENT].colour;
 
-        if (s == PAGE_ABSENT)
-            continue;
+    (void)state;
+    for (unsigned s = 1; s < N_PAGE_STATES; s++) {
+        uint64_t counts[PICTURE_MAX_KINDS] = {[PAGE_ABSENT] = 1000000};
+
         counts[s] = 1;
-        counts[PAGE_ABSENT] = 1000000;
-        assert_int_equal(picture_state(counts), s);
+        assert_int_equal(picture_kind_of(subject, counts), s);
         /* At least half of the way from the absent pages' colour to its own; rounding apart. */
-        assert_true(2 * channel_distance(picture_colour(counts), nothing) + 6 >=
-                    channel_distance(alone, nothing));
+        assert_true(2 * channel_distance(picture_colour(subject, counts), nothing) + 6 >=
+                    channel_distance(subject->kinds[s].colour, nothing));
     }
+    guest_free(g);
 }
 
 static void one_removed_page_among_clean_ones_is_seen(void **state)
 {
-    uint64_t counts[N_PAGE_STATES] = {[PAGE_CLEAN] = 63, [PAGE_REMOVED] = 1};
+    const pgno_t n = 1;
+    struct guest *g = guest_new(12, 1, &n);
+    uint64_t counts[PICTURE_MAX_KINDS] = {[PAGE_CLEAN] = 63, [PAGE_REMOVED] = 1};
 
     (void)state;
-    assert_true(channel_distance(picture_colour(counts), picture_state_colour(PAGE_CLEAN)) > 16);
+    assert_true(channel_distance(picture_colour(&g->subject.picture, counts),
+                                 g->subject.kinds[PAGE_CLEAN].colour) > 16);
+    guest_free(g);
 }
 
 /* --- cells --- */
@@ -305,8 +318,8 @@ static char *drawn(const struct guest *g, enum term_style style, unsigned column
     FILE *f = open_memstream(&text, &len);
 
     assert_non_null(f);
-    caption_make(&caption, &g->block, p, false);
-    term_draw(f, p, &g->block.geom, &caption, style);
+    map_caption(&caption, &g->block, p, false);
+    term_draw(f, p, &caption, style);
     assert_int_equal(fclose(f), 0);
     picture_free(p);
     return text;
@@ -414,9 +427,9 @@ static void a_stale_file_is_called_stale(void **state)
     struct caption c;
 
     (void)state;
-    caption_make(&c, &g->block, p, true);
+    map_caption(&c, &g->block, p, true);
     assert_non_null(strstr(c.title, "STALE"));
-    caption_make(&c, &g->block, p, false);
+    map_caption(&c, &g->block, p, false);
     assert_null(strstr(c.title, "STALE"));
     picture_free(p);
     guest_free(g);

@@ -18,6 +18,7 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/map/map_subject.h"
 #include "cli/map/picture_image.h"
 #include "cli/map/picture_term.h"
 #include "cli/map/size_text.h"
@@ -44,14 +45,6 @@ static void print_help(void)
         "  STATEFILE    a pager's state file, for pagers with another state directory\n"
         "  --state DIR  where state files are (default: as thaw serve)\n"
         "  -o FILE      write an SVG or PNG, by the name's ending, instead of the terminal\n");
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    size_t n = strlen(text);
-    size_t m = strlen(end);
-
-    return n > m && strcasecmp(text + n - m, end) == 0;
 }
 
 static int parse_arguments(int argc, char **argv, struct request *req)
@@ -81,11 +74,7 @@ static int parse_arguments(int argc, char **argv, struct request *req)
         req->which = argv[optind++];
     if (optind < argc)
         return cli_usage_error("map", "unexpected argument %s", argv[optind]);
-    if (req->output && ends_with(req->output, ".png"))
-        req->kind = IMAGE_PNG;
-    else if (req->output && ends_with(req->output, ".svg"))
-        req->kind = IMAGE_SVG;
-    else if (req->output)
+    if (req->output && !image_kind_of(req->output, &req->kind))
         return cli_usage_error("map", "%s ends in neither .svg nor .png", req->output);
     return CLI_OK;
 }
@@ -108,6 +97,7 @@ int cli_map(int argc, char **argv)
 {
     _cleanup_(state_freep) struct state_copy *s = NULL;
     _cleanup_(picture_freep) struct picture *p = NULL;
+    struct map_subject subject;
     struct request req = {0};
     struct picture_limits limits;
     enum term_style style;
@@ -128,14 +118,15 @@ int cli_map(int argc, char **argv)
     if (state_read(path, &s) < 0)
         return cli_error("map", "%s", err_text());
     limits = limits_of_output(&req, &style);
-    if (picture_new(&p, &s->block, &limits) < 0)
+    map_subject_init(&subject, &s->block);
+    if (picture_new(&p, &subject.picture, &limits) < 0)
         return cli_error("map", "no memory for the picture");
-    caption_make(&caption, &s->block, p, s->stale);
+    map_caption(&caption, &s->block, p, s->stale);
     if (!req.output) {
-        term_draw(stdout, p, &s->block.geom, &caption, style);
+        term_draw(stdout, p, &caption, style);
         return fflush(stdout) == 0 ? CLI_OK : cli_error("map", "cannot write: %s", strerror(errno));
     }
-    if (image_write(req.output, req.kind, p, &s->block.geom, &caption) < 0)
+    if (image_write(req.output, req.kind, p, &caption) < 0)
         return cli_error("map", "%s", err_text());
     return CLI_OK;
 }

@@ -2,13 +2,9 @@
 #include "cli/map/picture.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
-#include "cli/map/size_text.h"
-
-/* How much of the others' colour is left where nearly all of a cell's pages are absent. */
+/* How much of the others' colour is left where nearly all of a cell's pages are ground. */
 #define FAINTEST 0.5
 
 static uint64_t ceil_div(uint64_t a, uint64_t b)
@@ -41,21 +37,16 @@ static uint64_t n_cells(const struct picture_plan *plan)
     return n;
 }
 
-void picture_plan(struct picture_plan *plan, const struct geom *geom,
+void picture_plan(struct picture_plan *plan, const struct picture_subject *subject,
                   const struct picture_limits *limits)
 {
     assert(is_power_of_two(limits->min_columns) && is_power_of_two(limits->max_columns));
     assert(limits->min_columns <= limits->max_columns && limits->max_rows >= PICTURE_MAX_BANDS);
-    *plan = (struct picture_plan){.pages_per_cell = 1};
-    if (geom->n_regions > PICTURE_MAX_BANDS) {
-        plan->n_bands = 1;
-        plan->bands[0].end = geom->n_pages;
-    } else {
-        plan->n_bands = geom->n_regions;
-        for (unsigned i = 0; i < geom->n_regions; i++) {
-            plan->bands[i].first = geom->regions[i].first;
-            plan->bands[i].end = geom_region_end(geom, &geom->regions[i]);
-        }
+    assert(subject->n_ranges > 0 && subject->n_ranges <= PICTURE_MAX_BANDS);
+    *plan = (struct picture_plan){.pages_per_cell = 1, .n_bands = subject->n_ranges};
+    for (unsigned i = 0; i < subject->n_ranges; i++) {
+        plan->bands[i].first = subject->ranges[i].first;
+        plan->bands[i].end = subject->ranges[i].end;
     }
     for (;; plan->pages_per_cell *= 2) {
         uint64_t cells = n_cells(plan);
@@ -70,129 +61,109 @@ void picture_plan(struct picture_plan *plan, const struct geom *geom,
     }
 }
 
-uint32_t picture_state_colour(enum page_state state)
-{
-    assert(state < N_PAGE_STATES);
-    return (uint32_t)strtoul(page_state_colours[state] + 1, NULL, 16);
-}
-
-/* struct palette - the states' colours as numbers */
-struct palette {
-    uint32_t rgb[N_PAGE_STATES];
-};
-
-static struct palette palette_make(void)
-{
-    struct palette p;
-
-    for (unsigned s = 0; s < N_PAGE_STATES; s++)
-        p.rgb[s] = picture_state_colour((enum page_state)s);
-    return p;
-}
-
-/* The states' colours in the proportions of @weights, which add up to 1. */
-static uint32_t mix(const struct palette *palette, const double weights[N_PAGE_STATES])
+/* The kinds' colours in the proportions of @weights, which add up to 1. */
+static uint32_t mix(const struct picture_subject *subject, const double weights[PICTURE_MAX_KINDS])
 {
     uint32_t colour = 0;
 
     for (unsigned shift = 0; shift < 24; shift += 8) {
         double channel = 0;
 
-        for (unsigned s = 0; s < N_PAGE_STATES; s++)
-            channel += weights[s] * (double)((palette->rgb[s] >> shift) & 0xff);
+        for (unsigned k = 0; k < subject->n_kinds; k++)
+            channel += weights[k] * (double)((subject->kinds[k].colour >> shift) & 0xff);
         colour |= (uint32_t)(channel + 0.5) << shift;
     }
     return colour;
 }
 
-/* What a state weighs among the @n pages that are not absent: a few weigh more than their share. */
+/* What a kind weighs among the @n pages that are not ground: a few weigh more than their share. */
 static double weight(uint64_t count, uint64_t n)
 {
     return (double)count / ((double)count + (double)n / 8);
 }
 
-static uint32_t cell_colour(const struct palette *palette, const uint64_t counts[N_PAGE_STATES])
+uint32_t picture_colour(const struct picture_subject *subject,
+                        const uint64_t counts[PICTURE_MAX_KINDS])
 {
-    double weights[N_PAGE_STATES] = {0};
+    double weights[PICTURE_MAX_KINDS] = {0};
     uint64_t n_others = 0;
     double sum = 0;
     double strength;
 
-    for (unsigned s = 0; s < N_PAGE_STATES; s++) {
-        if (s != PAGE_ABSENT)
-            n_others += counts[s];
-    }
+    for (unsigned k = 1; k < subject->n_kinds; k++)
+        n_others += counts[k];
     if (n_others == 0)
-        return palette->rgb[PAGE_ABSENT];
-    for (unsigned s = 0; s < N_PAGE_STATES; s++) {
-        if (s != PAGE_ABSENT)
-            sum += weights[s] = weight(counts[s], n_others);
-    }
-    strength =
-        FAINTEST + (1 - FAINTEST) * (double)n_others / (double)(n_others + counts[PAGE_ABSENT]);
-    for (unsigned s = 0; s < N_PAGE_STATES; s++)
-        weights[s] = s == PAGE_ABSENT ? 1 - strength : strength * weights[s] / sum;
-    return mix(palette, weights);
+        return subject->kinds[0].colour;
+    for (unsigned k = 1; k < subject->n_kinds; k++)
+        sum += weights[k] = weight(counts[k], n_others);
+    strength = FAINTEST + (1 - FAINTEST) * (double)n_others / (double)(n_others + counts[0]);
+    weights[0] = 1 - strength;
+    for (unsigned k = 1; k < subject->n_kinds; k++)
+        weights[k] *= strength / sum;
+    return mix(subject, weights);
 }
 
-uint32_t picture_colour(const uint64_t counts[N_PAGE_STATES])
+unsigned picture_kind_of(const struct picture_subject *subject,
+                         const uint64_t counts[PICTURE_MAX_KINDS])
 {
-    struct palette palette = palette_make();
+    unsigned best = 0;
 
-    return cell_colour(&palette, counts);
-}
-
-enum page_state picture_state(const uint64_t counts[N_PAGE_STATES])
-{
-    enum page_state best = PAGE_ABSENT;
-
-    for (unsigned s = 0; s < N_PAGE_STATES; s++) {
-        if (s != PAGE_ABSENT && counts[s] > 0 && (best == PAGE_ABSENT || counts[s] > counts[best]))
-            best = (enum page_state)s;
+    for (unsigned k = 1; k < subject->n_kinds; k++) {
+        if (counts[k] > 0 && (best == 0 || counts[k] > counts[best]))
+            best = k;
     }
     return best;
 }
 
-static void draw_band(struct picture *p, const struct palette *palette, const struct pagetab *pages,
-                      const struct picture_band *b)
+static void draw_band(struct picture *p, const struct picture_band *b)
 {
+    const struct picture_subject *subject = p->subject;
     struct picture_cell *cells = &p->cells[(size_t)b->first_row * p->plan.columns];
 
     for (uint64_t i = 0; i < b->n_cells; i++) {
-        pgno_t first = b->first + i * p->plan.pages_per_cell;
-        pgno_t end = min_u64(first + p->plan.pages_per_cell, b->end);
-        uint64_t counts[N_PAGE_STATES];
+        uint64_t first = b->first + i * p->plan.pages_per_cell;
+        uint64_t end = min_u64(first + p->plan.pages_per_cell, b->end);
+        uint64_t counts[PICTURE_MAX_KINDS] = {0};
 
-        pagetab_count(pages, first, end, counts);
-        for (unsigned s = 0; s < N_PAGE_STATES; s++)
-            p->counts[s] += counts[s];
+        subject->count(subject->ctx, first, end, counts);
+        for (unsigned k = 0; k < subject->n_kinds; k++)
+            p->counts[k] += counts[k];
         cells[i] = (struct picture_cell){
-            .colour = cell_colour(palette, counts),
-            .state = (uint8_t)picture_state(counts),
+            .colour = picture_colour(subject, counts),
+            .kind = (uint8_t)picture_kind_of(subject, counts),
             .used = true,
         };
     }
 }
 
-int picture_new(struct picture **out, const struct block *block,
+int picture_new(struct picture **out, const struct picture_subject *subject,
                 const struct picture_limits *limits)
 {
     _cleanup_(picture_freep) struct picture *p = NULL;
-    struct palette palette;
 
+    assert(subject->n_kinds > 0 && subject->n_kinds <= PICTURE_MAX_KINDS);
     p = calloc(1, sizeof(*p));
     if (!p)
         return -ENOMEM;
-    picture_plan(&p->plan, &block->geom, limits);
+    p->subject = subject;
+    picture_plan(&p->plan, subject, limits);
     assert(p->plan.n_rows > 0);
     p->cells = calloc((size_t)p->plan.n_rows * p->plan.columns, sizeof(*p->cells));
     if (!p->cells)
         return -ENOMEM;
-    palette = palette_make();
     for (unsigned i = 0; i < p->plan.n_bands; i++)
-        draw_band(p, &palette, &block->pages, &p->plan.bands[i]);
+        draw_band(p, &p->plan.bands[i]);
     *out = TAKE(p);
     return 0;
+}
+
+uint64_t picture_n_pages(const struct picture *p)
+{
+    uint64_t n = 0;
+
+    for (unsigned k = 0; k < p->subject->n_kinds; k++)
+        n += p->counts[k];
+    return n;
 }
 
 struct picture *picture_free(struct picture *p)
@@ -201,21 +172,4 @@ struct picture *picture_free(struct picture *p)
         free(p->cells);
     free(p);
     return NULL;
-}
-
-void picture_band_text(const struct picture *p, const struct geom *geom, unsigned band, char *buf,
-                       size_t len)
-{
-    const struct picture_band *b = &p->plan.bands[band];
-    const struct geom_region *r;
-
-    if (p->plan.n_bands < geom->n_regions) {
-        (void)snprintf(buf, len, "%u regions end to end, %s", geom->n_regions,
-                       size_text(geom->n_pages << geom->page_shift));
-        return;
-    }
-    r = geom_find_page(geom, b->first);
-    (void)snprintf(buf, len, "region %u of %u: 0x%" PRIx64 ", %s, from byte %s of the snapshot on",
-                   band + 1, geom->n_regions, r->hva, size_text(r->len_bytes),
-                   count_text(r->imgoff));
 }

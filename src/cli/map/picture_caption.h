@@ -19,19 +19,10 @@ struct caption {
     char lines[CAPTION_LINES][CAPTION_BYTES];
 };
 
-/**
- * caption_make() - the title and four lines: what is served, what was done so far, how fast, and
- * the picture's scale
- * @c:     set
- * @block: (borrow until return)
- * @p:     (borrow until return)
- * @stale: the pager has ended; the title says so
- */
-void caption_make(struct caption *c, const struct block *block, const struct picture *p,
-                  bool stale);
+/** caption_scale() - "a cell is a page of 4 KiB, a row 256 KiB", into a line */
+void caption_scale(const struct picture *p, char line[CAPTION_BYTES]);
 
-/** caption_state_count() - "16,777,216  100.0 %  64 GiB" of pages in @state, in columns */
-void caption_state_count(const struct picture *p, unsigned page_shift, enum page_state state,
-                         char *buf, size_t len);
+/** caption_count() - "16,777,216  100.0 %  64 GiB" of pages of @kind, in columns */
+void caption_count(const struct picture *p, unsigned kind, char *buf, size_t len);
 
 #endif

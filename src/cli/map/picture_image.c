@@ -4,10 +4,10 @@
  *
  *     title
  *     caption lines
- *     region label
+ *     band label
  *     0 bytes |################|
  *     64 MiB  |################|      bands: offsets on the left, cells on the right
- *     legend: colour, state, count, share, size, meaning
+ *     legend: colour, kind, count, share, size, meaning
  *
  * All cells are one image that is put into the page as it is, pixel for pixel: a picture of 64 GiB
  * is as quick to write as one of 64 MiB, and an SVG stays small. (An enlargement would be smoothed
@@ -49,7 +49,6 @@
 struct drawing {
     const struct cairo_api *c;
     const struct picture *p;
-    const struct geom *geom;
     const struct caption *caption;
     cairo_surface_t *cells; /* all of them, enlarged; NULL in the measuring pass */
     cairo_t *cr;
@@ -57,6 +56,20 @@ struct drawing {
     double y;         /* where the next thing goes */
     double right;     /* how far to the right anything reached */
 };
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n = strlen(text);
+    size_t m = strlen(end);
+
+    return n > m && strcasecmp(text + n - m, end) == 0;
+}
+
+bool image_kind_of(const char *path, enum image_kind *kind)
+{
+    *kind = ends_with(path, ".svg") ? IMAGE_SVG : IMAGE_PNG;
+    return *kind == IMAGE_SVG || ends_with(path, ".png");
+}
 
 struct picture_limits image_limits(void)
 {
@@ -147,7 +160,7 @@ static void draw_gaps(struct drawing *d, const struct picture_band *b, double x,
 
 static void draw_offsets(struct drawing *d, const struct picture_band *b, double y)
 {
-    uint64_t row_bytes = (d->p->plan.pages_per_cell * d->p->plan.columns) << d->geom->page_shift;
+    uint64_t row_bytes = picture_bytes(d->p, d->p->plan.pages_per_cell * d->p->plan.columns);
     unsigned step = 1;
 
     while (step * d->cell_px < TICK_PX)
@@ -173,7 +186,7 @@ static void draw_band(struct drawing *d, unsigned band)
     double height = (double)b->n_rows * d->cell_px;
     char label[160];
 
-    picture_band_text(d->p, d->geom, band, label, sizeof(label));
+    d->p->subject->label(d->p->subject->ctx, band, label, sizeof(label));
     font(d, TEXT_PX, true);
     d->y += LINE_PX;
     text(d, x, d->y, 0, INK, label);
@@ -191,16 +204,16 @@ static void draw_band(struct drawing *d, unsigned band)
 }
 
 /* A count in columns that line up: each word of it ends at its column. */
-static void draw_count(struct drawing *d, enum page_state state, double x)
+static void draw_count(struct drawing *d, unsigned kind, double x)
 {
     char percent[32];
-    uint64_t all = d->geom->n_pages;
+    uint64_t n = d->p->counts[kind];
 
     (void)snprintf(percent, sizeof(percent), "%.2f %%",
-                   100.0 * (double)d->p->counts[state] / (double)all);
-    text(d, x + 90, d->y, 1, INK, count_text(d->p->counts[state]));
+                   100.0 * (double)n / (double)picture_n_pages(d->p));
+    text(d, x + 90, d->y, 1, INK, count_text(n));
     text(d, x + 165, d->y, 1, INK, percent);
-    text(d, x + 260, d->y, 1, INK, size_text(d->p->counts[state] << d->geom->page_shift));
+    text(d, x + 260, d->y, 1, INK, size_text(picture_bytes(d->p, n)));
 }
 
 static void draw_legend(struct drawing *d)
@@ -209,16 +222,18 @@ static void draw_legend(struct drawing *d)
     const double x = PAD + MARGIN;
 
     d->y += 12;
-    for (unsigned s = 0; s < N_PAGE_STATES; s++) {
+    for (unsigned k = 0; k < d->p->subject->n_kinds; k++) {
+        const struct picture_kind *kind = &d->p->subject->kinds[k];
+
         d->y += LINE_PX;
-        set_colour(d, picture_state_colour((enum page_state)s));
+        set_colour(d, kind->colour);
         c->rectangle(d->cr, x, d->y - SWATCH_PX + 2, SWATCH_PX, SWATCH_PX);
         c->fill(d->cr);
         font(d, TEXT_PX, true);
-        text(d, x + SWATCH_PX + 8, d->y, 0, INK, page_state_names[s]);
+        text(d, x + SWATCH_PX + 8, d->y, 0, INK, kind->name);
         font(d, TEXT_PX, false);
-        draw_count(d, (enum page_state)s, x + 90);
-        text(d, x + 370, d->y, 0, FAINT, page_state_meanings[s]);
+        draw_count(d, k, x + 90);
+        text(d, x + 370, d->y, 0, FAINT, kind->meaning);
     }
     d->y += PAD;
 }
@@ -328,10 +343,10 @@ static unsigned choose_cell_px(const struct picture_plan *plan)
 }
 
 int image_write(const char *path, enum image_kind kind, const struct picture *p,
-                const struct geom *geom, const struct caption *caption)
+                const struct caption *caption)
 {
     struct cairo_api api;
-    struct drawing d = {.c = &api, .p = p, .geom = geom, .caption = caption};
+    struct drawing d = {.c = &api, .p = p, .caption = caption};
     cairo_status_t status;
     char *bytes = NULL;
     size_t n_bytes = 0;

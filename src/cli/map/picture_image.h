@@ -12,18 +12,20 @@ enum image_kind {
     IMAGE_SVG,
 };
 
+/** image_kind_of() - the format that a file's name ends in. Return: false: it is none of them */
+bool image_kind_of(const char *path, enum image_kind *kind);
+
 /** image_limits() - how large a picture in a file may be */
 struct picture_limits image_limits(void);
 
 /**
  * image_write() - draw into a file
  * @path: created, or replaced as a whole; left as it was on errors
- * @geom: (borrow until return)
  * @c:    (borrow until return)
  *
  * Return: 0 or a negative errno with a text.
  */
 int image_write(const char *path, enum image_kind kind, const struct picture *p,
-                const struct geom *geom, const struct caption *c);
+                const struct caption *c);
 
 #endif

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/map/picture_term.h"
 
+#include <string.h>
+
 #include "cli/map/size_text.h"
 
 #define MARGIN       12u /* characters left of the picture: the offset within the region */
 #define MAX_LINES    64u
 #define MIN_LINES    16u
 #define AROUND_LINES 14u /* caption and legend */
-
-static const char state_letters[N_PAGE_STATES] = {
-    [PAGE_ABSENT] = '.',  [PAGE_CLEAN] = 'c', [PAGE_DIRTY] = 'D',
-    [PAGE_REMOVED] = 'R', [PAGE_ZERO] = '0',
-};
 
 struct picture_limits term_limits(enum term_style style, unsigned columns, unsigned lines)
 {
@@ -59,19 +56,18 @@ static void draw_double_row(FILE *out, const struct picture *p, unsigned upper, 
 static void draw_row(FILE *out, const struct picture *p, unsigned row)
 {
     for (unsigned x = 0; x < p->plan.columns && picture_at(p, row, x)->used; x++)
-        (void)fputc(state_letters[picture_at(p, row, x)->state], out);
+        (void)fputc(p->subject->kinds[picture_at(p, row, x)->kind].letter, out);
     (void)fputc('\n', out);
 }
 
-static void draw_band(FILE *out, const struct picture *p, const struct geom *geom, unsigned band,
-                      enum term_style style)
+static void draw_band(FILE *out, const struct picture *p, unsigned band, enum term_style style)
 {
     const struct picture_band *b = &p->plan.bands[band];
     unsigned step = style == TERM_COLOUR ? 2 : 1;
-    uint64_t row_bytes = (p->plan.pages_per_cell * p->plan.columns) << geom->page_shift;
+    uint64_t row_bytes = picture_bytes(p, p->plan.pages_per_cell * p->plan.columns);
     char text[160];
 
-    picture_band_text(p, geom, band, text, sizeof(text));
+    p->subject->label(p->subject->ctx, band, text, sizeof(text));
     (void)fprintf(out, "%s\n", text);
     for (unsigned row = 0; row < b->n_rows; row += step) {
         if (row / step % 8 == 0)
@@ -85,30 +81,34 @@ static void draw_band(FILE *out, const struct picture *p, const struct geom *geo
     }
 }
 
-static void draw_legend(FILE *out, const struct picture *p, unsigned page_shift,
-                        enum term_style style)
+static void draw_legend(FILE *out, const struct picture *p, enum term_style style)
 {
-    for (unsigned s = 0; s < N_PAGE_STATES; s++) {
+    int width = 0;
+
+    for (unsigned k = 0; k < p->subject->n_kinds; k++)
+        width = (int)max_u64((uint64_t)width, strlen(p->subject->kinds[k].name));
+    for (unsigned k = 0; k < p->subject->n_kinds; k++) {
+        const struct picture_kind *kind = &p->subject->kinds[k];
         char counts[80];
 
-        caption_state_count(p, page_shift, (enum page_state)s, counts, sizeof(counts));
+        caption_count(p, k, counts, sizeof(counts));
         if (style == TERM_COLOUR) {
-            set_colour(out, 48, picture_state_colour((enum page_state)s));
+            set_colour(out, 48, kind->colour);
             (void)fputs("  \x1b[0m", out);
         } else {
-            (void)fprintf(out, " %c", state_letters[s]);
+            (void)fprintf(out, " %c", kind->letter);
         }
-        (void)fprintf(out, " %-8s%s  %s\n", page_state_names[s], counts, page_state_meanings[s]);
+        (void)fprintf(out, " %-*s %s  %s\n", width, kind->name, counts, kind->meaning);
     }
 }
 
-void term_draw(FILE *out, const struct picture *p, const struct geom *geom, const struct caption *c,
-               enum term_style style)
+void term_draw(FILE *out, const struct picture *p, const struct caption *c, enum term_style style)
 {
-    (void)fprintf(out, "%s\n", c->title);
-    for (unsigned i = 0; i < CAPTION_LINES; i++)
+    if (c)
+        (void)fprintf(out, "%s\n", c->title);
+    for (unsigned i = 0; c && i < CAPTION_LINES; i++)
         (void)fprintf(out, "%s\n", c->lines[i]);
     for (unsigned i = 0; i < p->plan.n_bands; i++)
-        draw_band(out, p, geom, i, style);
-    draw_legend(out, p, geom->page_shift, style);
+        draw_band(out, p, i, style);
+    draw_legend(out, p, style);
 }

@@ -6,7 +6,7 @@
  * picture_term.h - a picture in characters
  *
  * In colour a character is two cells, one above the other (the half block, 24-bit colours); in
- * plain text it is one cell and says its most frequent state.
+ * plain text it is one cell and says its most frequent kind.
  */
 
 #include <stdio.h>
@@ -30,9 +30,8 @@ struct picture_limits term_limits(enum term_style style, unsigned columns, unsig
 /**
  * term_draw() - caption, picture, legend
  * @out:   (borrow until return) where to; errors stay with the stream
- * @geom:  (borrow until return)
+ * @c:     NULL: without one
  */
-void term_draw(FILE *out, const struct picture *p, const struct geom *geom, const struct caption *c,
-               enum term_style style);
+void term_draw(FILE *out, const struct picture *p, const struct caption *c, enum term_style style);
 
 #endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* image.c - `thaw image`: finds the verb and hands over */
+#include "cli/image/image.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+#define DEFAULT_STORE "/var/lib/thaw"
+
+static const struct verb {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+} verbs[] = {
+    {"pack", image_pack, "make an image of a memory file"},
+    {"unpack", image_unpack, "make a memory file of an image"},
+    {"ls", image_ls, "list the images of a store"},
+    {"inspect", image_inspect, "say what is in an image, and draw it"},
+    {"verify", image_verify, "compare images with their checksums"},
+    {"rm", image_rm, "remove images"},
+    {"gc", image_gc, "free what no image needs"},
+    {"fill", image_fill, NULL}, /* for thaw serve, not for people */
+};
+
+static void print_help(void)
+{
+    (void)printf("usage: thaw image VERB [ARGUMENTS]\n\n"
+                 "Images: the memory of snapshots, compressed, without what is zero or the "
+                 "parent's, in a store.\n\n");
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        if (verbs[i].what)
+            (void)printf("  %-8s %s\n", verbs[i].name, verbs[i].what);
+    }
+    (void)printf(
+        "\n  -h, --help  this text\n\nthaw image VERB --help and thaw-image(1) say more.\n");
+}
+
+int cli_image(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "";
+
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        if (strcmp(name, verbs[i].name) == 0)
+            return verbs[i].run(argc - 1, argv + 1);
+    }
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
+        print_help();
+        return CLI_OK;
+    }
+    if (argc < 2)
+        return cli_usage_error("image", "expected what to do, such as pack or ls");
+    return cli_usage_error("image", "no such thing to do: %s", name);
+}
+
+const char *image_store_path(const char *given)
+{
+    const char *set = getenv("THAW_STORE");
+
+    if (given)
+        return given;
+    return set && set[0] != '\0' ? set : DEFAULT_STORE;
+}
+
+int image_parse_threads(const char *verb, const char *text, unsigned *n_threads)
+{
+    uint64_t n;
+
+    if (cli_parse_u64(text, PARALLEL_THREADS_MAX, &n) < 0 || n == 0)
+        return cli_usage_error(verb, "--threads %s: expected a number from 1 to %u", text,
+                               PARALLEL_THREADS_MAX);
+    *n_threads = (unsigned)n;
+    return CLI_OK;
+}

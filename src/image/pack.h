@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef IMAGE_PACK_H
+#define IMAGE_PACK_H
+
+/*
+ * pack.h - from a memory file to an image
+ *
+ * The same memory file, parent, working set and options give the same image with the same id, whatever the number of
+ * threads, as long as the codec's library is the same.
+ */
+
+#include "image/frame.h"
+#include "image/image_job.h"
+#include "image/store.h"
+#include "image/workingset.h"
+
+/** struct pack_options - what is to be packed, and how */
+struct pack_options {
+    const char *memory_path;
+    const struct image *parent;   /* (borrow) NULL: none */
+    const struct workingset *hot; /* (borrow) NULL: none */
+    enum frame_codec codec;
+    int level;            /* of the codec; 0: its default */
+    unsigned frame_pages; /* 1 to FRAME_PAGES_MAX */
+    const char *name;
+    bool replace; /* the name, if it is there */
+    struct image_job job;
+};
+
+/** struct pack_result - what became of it */
+struct pack_result {
+    uint8_t id[IMAGE_ID_BYTES];
+    uint64_t n_pages;
+    uint64_t n_own;    /* stored in the image's own pack */
+    uint64_t n_parent; /* equal to the parent's; all others are zero */
+    uint64_t n_hole;   /* not even read */
+    uint64_t n_hot; /* of those stored, at the pack's beginning, in the order of the working set */
+    uint64_t pack_bytes;
+    uint32_t n_frames;
+};
+
+/**
+ * pack_memory() - pack it, and give it its name; what was begun goes away when it fails
+ * @s: held (store_hold())
+ *
+ * Return: 0 or a negative errno with a text; -EEXIST: the name is there
+ */
+int pack_memory(struct store *s, const struct pack_options *o, struct pack_result *out);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef IMAGE_VERIFY_H
+#define IMAGE_VERIFY_H
+
+/* verify.h - are all bytes of some images what they were? */
+
+#include "image/image_job.h"
+#include "image/store.h"
+
+/** struct verify_result - what was looked at */
+struct verify_result {
+    uint64_t n_packs;
+    uint64_t n_frames;
+    uint64_t pack_bytes; /* of all packs */
+    uint64_t n_defects;
+};
+
+/**
+ * verify_images() - the length and the SHA-256 of every pack that the images need, and the checksum of every frame
+ * @manifests: (borrow) their shared locks are held; what several of them need is looked at once
+ * @n:         at least 1
+ * @defect:    called for each thing that is wrong, with one line that names file and offset, in the order of the packs and of
+ *             their bytes, on this thread, when all has been looked at or the work is broken off
+ *
+ * What is wrong is no error: it goes on to find all.
+ * Return: 0 or a negative errno with a text: not everything could be looked at
+ */
+int verify_images(struct store *s, struct manifest *const *manifests, size_t n,
+                  const struct image_job *job, void (*defect)(void *ctx, const char *text),
+                  void *ctx, struct verify_result *out);
+
+#endif
