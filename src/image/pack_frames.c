@@ -39,7 +39,7 @@ struct slot {
 };
 
 struct pack_work {
-    const struct memory_file *file;
+    const struct page_source *src;
     const struct pack_options *o;
     struct page_kinds *kinds;
     struct packed *out;
@@ -120,8 +120,8 @@ static int gather(const struct pack_work *w, struct slot *slot)
         n = 1;
         while (i + n < slot->n_pages && slot->pages[i + n] == slot->pages[i] + n)
             n++;
-        r = memory_file_read(w->file, slot->raw + i * IMAGE_PAGE, n * IMAGE_PAGE,
-                             slot->pages[i] * IMAGE_PAGE);
+        r = w->src->read(w->src->ctx, slot->raw + i * IMAGE_PAGE, n * IMAGE_PAGE,
+                         slot->pages[i] * IMAGE_PAGE);
     }
     return r;
 }
@@ -398,11 +398,11 @@ static int write_all(struct pack_work *w)
     return r == 0 ? image_part_tell(&w->part) : r;
 }
 
-int pack_frames(struct packed *out, int fd, const struct memory_file *file,
-                struct page_kinds *kinds, const struct pack_options *o)
+int pack_frames(struct packed *out, int fd, const struct page_source *src, struct page_kinds *kinds,
+                const struct pack_options *o)
 {
     struct pack_work w = {
-        .file = file,
+        .src = src,
         .o = o,
         .kinds = kinds,
         .out = out,

@@ -41,6 +41,7 @@ struct request {
     const char *store;
     const char *parent;
     const char *working_set;
+    const char *memory_path;
     struct pack_options opts;
     unsigned n_threads;
     bool help;
@@ -139,7 +140,7 @@ static int parse_arguments(int argc, char **argv, struct request *req)
         return r;
     if (optind + 1 != argc)
         return cli_usage_error(VERB, "expected one memory file");
-    req->opts.memory_path = argv[optind];
+    req->memory_path = argv[optind];
     if (!req->opts.name)
         return cli_usage_error(VERB, "--output is missing: the image's name");
     if (store_check_name(req->opts.name) < 0)
@@ -190,7 +191,7 @@ static int pack(struct request *req, struct pack_result *done)
     req->opts.hot = ws;
     req->opts.job = work.job;
     if (r == 0)
-        r = pack_memory(store, &req->opts, done);
+        r = pack_memory(store, req->memory_path, &req->opts, done);
     image_work_end(&work);
     return r;
 }
