@@ -101,7 +101,7 @@ static int look(void *ctx, uint8_t *kinds)
     int r = memory_file_next_data(f, &at, &end);
 
     for (; r == 0 && at < f->bytes; r = memory_file_next_data(f, &at, &end)) {
-        memset(kinds + at / IMAGE_PAGE, PAGE_DATA, (end - at) / IMAGE_PAGE);
+        memset(kinds + at / IMAGE_PAGE, KIND_DATA, (end - at) / IMAGE_PAGE);
         at = end;
     }
     return r;

@@ -38,10 +38,10 @@ static void count(struct pack_result *out, const struct page_kinds *kinds)
 {
     out->n_pages = kinds->n;
     for (uint64_t i = 0; i < kinds->n; i++) {
-        out->n_own += kinds->of[i] == PAGE_OWN || kinds->of[i] == PAGE_HOT;
-        out->n_hot += kinds->of[i] == PAGE_HOT;
-        out->n_parent += kinds->of[i] == PAGE_PARENT;
-        out->n_hole += kinds->of[i] == PAGE_HOLE;
+        out->n_own += kinds->of[i] == KIND_OWN || kinds->of[i] == KIND_HOT;
+        out->n_hot += kinds->of[i] == KIND_HOT;
+        out->n_parent += kinds->of[i] == KIND_PARENT;
+        out->n_hole += kinds->of[i] == KIND_HOLE;
     }
 }
 

@@ -50,12 +50,12 @@ static int classify_read(struct classify *c, struct classify_thread *t, uint64_t
 
     for (uint64_t i = 0; i < n && r == 0; i++) {
         const char *page = t->pages + i * IMAGE_PAGE;
-        enum page_kind kind = PAGE_OWN;
+        enum page_kind kind = KIND_OWN;
 
         if (is_zero(page))
-            kind = PAGE_ZERO;
+            kind = KIND_ZERO;
         else if (parents && memcmp(page, parents + i * IMAGE_PAGE, IMAGE_PAGE) == 0)
-            kind = PAGE_PARENT;
+            kind = KIND_PARENT;
         c->kinds->of[first + i] = (uint8_t)kind;
     }
     (void)atomic_fetch_add(&c->part.done, n * IMAGE_PAGE);
@@ -67,9 +67,9 @@ static uint64_t next_data(const struct page_kinds *kinds, uint64_t *from, uint64
 {
     uint64_t n = 0;
 
-    while (*from < end && kinds->of[*from] != PAGE_DATA)
+    while (*from < end && kinds->of[*from] != KIND_DATA)
         (*from)++;
-    while (n < FRAME_PAGES_MAX && *from + n < end && kinds->of[*from + n] == PAGE_DATA)
+    while (n < FRAME_PAGES_MAX && *from + n < end && kinds->of[*from + n] == KIND_DATA)
         n++;
     return n;
 }
@@ -161,8 +161,8 @@ static int classify_tick(void *ctx)
 static void settle(struct page_kinds *kinds, uint64_t first, uint64_t end)
 {
     for (uint64_t p = first; p < end; p++) {
-        if (kinds->of[p] == PAGE_PARENT)
-            kinds->of[p] = PAGE_ZERO;
+        if (kinds->of[p] == KIND_PARENT)
+            kinds->of[p] = KIND_ZERO;
     }
 }
 
@@ -181,7 +181,7 @@ static int look(struct classify *c)
     }
     settle(c->kinds, at, c->kinds->n);
     for (uint64_t p = 0; p < c->kinds->n; p++)
-        c->part.all += c->kinds->of[p] == PAGE_DATA ? IMAGE_PAGE : 0;
+        c->part.all += c->kinds->of[p] == KIND_DATA ? IMAGE_PAGE : 0;
     return 0;
 }
 

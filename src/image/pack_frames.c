@@ -78,9 +78,9 @@ static int mark_hot(struct pack_work *w, const struct workingset *ws)
         uint64_t first = ws->entries[i].unit * unit_pages;
 
         for (uint64_t p = first; p < first + unit_pages; p++) {
-            if (w->kinds->of[p] != PAGE_OWN)
+            if (w->kinds->of[p] != KIND_OWN)
                 continue;
-            w->kinds->of[p] = PAGE_HOT;
+            w->kinds->of[p] = KIND_HOT;
             w->hot[w->n_hot++] = p;
         }
     }
@@ -98,7 +98,7 @@ static void fill_locked(struct pack_work *w, struct slot *slot)
         return;
     while (slot->n_pages < w->job_pages && w->next_page < w->kinds->n) {
         const uint8_t *from = w->kinds->of + w->next_page;
-        const uint8_t *own = memchr(from, PAGE_OWN, w->kinds->n - w->next_page);
+        const uint8_t *own = memchr(from, KIND_OWN, w->kinds->n - w->next_page);
 
         if (!own) {
             w->next_page = w->kinds->n;
@@ -368,7 +368,7 @@ static uint64_t count_own(const struct page_kinds *kinds)
     uint64_t n = 0;
 
     for (uint64_t i = 0; i < kinds->n; i++)
-        n += kinds->of[i] == PAGE_OWN;
+        n += kinds->of[i] == KIND_OWN;
     return n;
 }
 

@@ -20,7 +20,7 @@ struct page_kinds {
     uint64_t n;
 };
 
-/** pack_classify() - what becomes of each page; no PAGE_DATA is left. Return: 0 or a negative errno with a text */
+/** pack_classify() - what becomes of each page; no KIND_DATA is left. Return: 0 or a negative errno with a text */
 int pack_classify(struct page_kinds *kinds, const struct page_source *src,
                   const struct pack_options *o);
 

@@ -14,12 +14,12 @@
 
 /** enum page_kind - what becomes of a page */
 enum page_kind {
-    PAGE_HOLE = 0, /* zero, and not even read */
-    PAGE_DATA,     /* its bytes must be read */
-    PAGE_ZERO,     /* zero */
-    PAGE_PARENT,   /* its bytes are the parent's */
-    PAGE_OWN,      /* to be stored */
-    PAGE_HOT,      /* to be stored, in the working set's order */
+    KIND_HOLE = 0, /* zero, and not even read */
+    KIND_DATA,     /* its bytes must be read */
+    KIND_ZERO,     /* zero */
+    KIND_PARENT,   /* its bytes are the parent's */
+    KIND_OWN,      /* to be stored */
+    KIND_HOT,      /* to be stored, in the working set's order */
 };
 
 /** struct page_source - one that is open */
@@ -28,11 +28,11 @@ struct page_source {
     uint64_t bytes;     /* a multiple of 4096, not 0, at most IMAGE_BYTES_MAX */
     uint64_t created_s; /* how old the memory is, in seconds since 1970; 0: not known */
     /*
-     * What is known of each page: PAGE_HOLE, PAGE_DATA, or, if there is a parent, PAGE_PARENT.
-     * @kinds: a byte for each page, all PAGE_HOLE. Context: one thread
+     * What is known of each page: KIND_HOLE, KIND_DATA, or, if there is a parent, KIND_PARENT.
+     * @kinds: a byte for each page, all KIND_HOLE. Context: one thread
      */
     int (*look)(void *ctx, uint8_t *kinds);
-    /* All @len bytes at @off, whole pages that are PAGE_DATA. Context: any thread, several at a time */
+    /* All @len bytes at @off, whole pages that are KIND_DATA. Context: any thread, several at a time */
     int (*read)(void *ctx, void *buf, size_t len, uint64_t off);
     /* Is it still as it was? Context: one thread */
     int (*check)(void *ctx);

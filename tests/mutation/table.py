@@ -442,7 +442,7 @@ MUTATIONS = (
 
     # ---- images ----
     _("takes what the parent has for what was removed", "src/image/pack_manifest.c",
-      "kinds[i + n] == PAGE_PARENT", "kinds[i + n] != PAGE_OWN",
+      "kinds[i + n] == KIND_PARENT", "kinds[i + n] != KIND_OWN",
       "process:test_image::test_a_page_that_was_removed_is_zero_in_the_child"),
     _("takes pages that begin as the parent's do for the parent's", CLASSIFY,
       "memcmp(page, parents + i * IMAGE_PAGE, IMAGE_PAGE) == 0", "memcmp(page, parents + i * IMAGE_PAGE, 64) == 0",

@@ -134,7 +134,7 @@ static int pack(struct pack_request *req, pack_request_make *make, void *ctx,
         r = workingset_read(&ws, req->working_set);
     image_work_begin(&work, req->n_threads);
     if (r == 0)
-        r = store_open(&store, image_store_path(req->store), true);
+        r = store_open(&store, image_store_path(req->store), req->parent == NULL);
     if (r == 0)
         r = store_hold(store);
     if (r == 0 && req->parent)
