@@ -5,7 +5,6 @@ import contextlib
 import os
 import shutil
 import signal
-import threading
 
 import pytest
 
@@ -265,32 +264,67 @@ def test_a_page_that_was_removed_and_is_there_all_the_same_is_what_it_is(lab, st
 
 
 @contextlib.contextmanager
-def meanwhile(act):
-    """Do something again and again, on a thread, until the block ends."""
-    over = threading.Event()
-
-    def run():
-        while not over.is_set():
-            act()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+def stopped_diff(lab, store, vm):
+    """A diff that has begun to write, and stands still while the block runs; then it goes on to its end."""
+    for page in range(1000, len(vm.pages)):
+        vm.write(page, os.urandom(64) * 64)
+    one = lab.start("diff", store.argv("diff", "--parent", "base", "-o", "next", "--pid", vm.peer.pid, "--state", vm.state,
+                                       "--level", 19, "--threads", 1))
+    thawtest.wait_until(lambda: store.files()["tmp"], "the diff to begin")
+    one.signal(signal.SIGSTOP)
+    yield one
+    one.signal(signal.SIGCONT)
+    one.wait()
 
 
-def test_a_vm_that_goes_on_gives_no_layer(lab, store):
-    memory, rng = make_base(lab, store)
-    vm = Vm(lab, memory)
-    vm.write(5)
-    with meanwhile(lambda: vm.write(5, rng.randbytes(PAGE))):
-        line = store.fails("diff", "--parent", "base", "-o", "next", "--pid", vm.peer.pid, "--state", vm.state)
-    assert f"the memory of process {vm.peer.pid} changed at offset {5 * PAGE} " in line
+def check_nothing_made(store, one):
+    """A diff said in one line why there is no layer, and left nothing behind."""
+    assert (one.wait(), one.out, len(one.err.splitlines())) == (1, "", 1), one.err
     assert set(store.names()) == {"base"} and store.files()["tmp"] == set()
+
+
+@pytest.mark.parametrize("track, what", [("none", "write"), ("none", "write-clean"), ("none", "remove"), ("none", "read"),
+                                         ("wp", "write"), ("wp", "write-clean"), ("wp", "remove")])
+def test_a_vm_that_goes_on_gives_no_layer(lab, store, track, what):
+    memory, _ = make_base(lab, store, 5000)
+    vm = Vm(lab, memory, "--track", track)
+    vm.write(5)
+    vm.read(6)
+    with stopped_diff(lab, store, vm) as one:
+        page = {"write": 5, "write-clean": 6, "remove": 5, "read": 7}[what]
+        if what == "remove":
+            vm.remove(page)
+        elif what == "read":
+            vm.read(page)
+        else:
+            vm.write(page, b"other")
+    check_nothing_made(store, one)
+    assert f"the memory of process {vm.peer.pid} changed at offset {page * PAGE} " in one.err
     vm.close()
+
+
+def test_a_page_that_is_only_read_meanwhile_is_no_change_where_writes_are_tracked(lab, store):
+    memory, _ = make_base(lab, store, 5000)
+    vm = Vm(lab, memory, "--track", "wp")
+    with stopped_diff(lab, store, vm) as one:
+        vm.read(7)
+    one.expect_exit(0)
+    assert vm.holds(store, "next")
+    vm.close()
+
+
+@pytest.mark.parametrize("who", ["pager", "vmm"])
+def test_a_pager_or_a_vmm_that_ends_meanwhile_gives_no_layer(lab, store, who):
+    memory, _ = make_base(lab, store, 5000)
+    vm = Vm(lab, memory)
+    with stopped_diff(lab, store, vm) as one:
+        process = vm.pager if who == "pager" else vm.peer
+        process.signal(signal.SIGKILL)
+        process.wait()
+        if who == "vmm":
+            vm.pager.expect_exit(0)
+    check_nothing_made(store, one)
+    assert str(vm.state) in one.err or str(vm.peer.pid) in one.err
 
 
 def test_a_vm_without_its_pager_gives_no_layer(lab, store):

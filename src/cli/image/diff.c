@@ -15,7 +15,6 @@
 #include "cli/image/diff_state.h"
 #include "cli/image/diff_vm.h"
 #include "cli/image/pack_request.h"
-#include "cli/map/state_copy.h"
 #include "cli/state_find.h"
 #include "image/diff_file.h"
 #include "image/page_watch.h"
@@ -142,7 +141,7 @@ static int read_hints(const struct request *req, const struct image *parent, uin
 
     if (req->state_path[0] == '\0')
         return 0;
-    r = state_read(req->state_path, &copy);
+    r = diff_state_read(req->state_path, &copy);
     if (r == 0)
         r = diff_state_init(&meaning, &copy->block, req->state_path, parent);
     return r == 0 ? diff_state_hints(hints, &meaning, parent->manifest->image_bytes) : r;

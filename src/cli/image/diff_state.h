@@ -22,9 +22,19 @@
  * The memory of a VM itself leaves fewer doubts: what is resident is read, what is not has been removed (diff_state_vm()).
  */
 
+#include "cli/map/state_copy.h"
 #include "core/block.h"
 #include "image/diff_file.h"
 #include "image/store.h"
+
+/**
+ * diff_state_read() - read a state when its pager has nothing in hand: what the guest did last is in it, too
+ * @out: (give)
+ *
+ * A thread of the VM goes on a moment before the state says so. Waits for that moment, a second at most.
+ * Return: 0 or a negative errno with a text: -EBUSY if the VM does not rest
+ */
+int diff_state_read(const char *path, struct state_copy **out);
 
 /** struct diff_state - a state, and the parent it is looked at with */
 struct diff_state {

@@ -60,7 +60,7 @@ static bool same_memory(const struct block *a, const struct block *b)
 static int read_state(struct diff_vm *vm)
 {
     _cleanup_(state_freep) struct state_copy *s = NULL;
-    int r = state_read(vm->state_path, &s);
+    int r = diff_state_read(vm->state_path, &s);
 
     if (r == 0)
         r = check_alive(s, vm->state_path);

@@ -11,7 +11,6 @@
  */
 
 #include "cli/image/diff_state.h"
-#include "cli/map/state_copy.h"
 
 /** struct diff_vm - one that is open */
 struct diff_vm {
