@@ -342,6 +342,31 @@ def test_a_vm_without_its_pager_gives_no_layer(lab, store):
     vm.close()
 
 
+def test_a_state_whose_pager_has_a_message_in_hand_is_waited_for_or_refused(lab, store):
+    memory, _ = make_base(lab, store)
+    vm = Vm(lab, memory)
+    path = vm.write_diff(lab.dir / "diff")
+    with open(vm.state, "r+b") as state:
+        state.seek(48)  # inbox_off, see thaw-state(5)
+        inbox = int.from_bytes(state.read(8), "little")
+    message = bytes([0x12]) + bytes(31)
+    with open(vm.state, "r+b") as state:
+        state.seek(inbox + 32)
+        state.write(message)
+    args = ["--parent", "base", "-o", "next", "--sparse", path, "--state"]
+    assert "does not rest" in store.fails("diff", *args, vm.state)
+    with open(vm.state, "rb") as state:
+        saved = lab.dir / "saved"
+        saved.write_bytes(state.read())
+    assert "in hand" in store.fails("diff", *args, saved)
+    one = lab.start("diff", store.argv("diff", *args, vm.state))
+    with open(vm.state, "r+b") as state:
+        state.seek(inbox + 32)
+        state.write(bytes(32))
+    one.expect_exit(0)
+    vm.close()
+
+
 def test_a_state_that_a_killed_pager_left_behind_is_as_good_as_another(lab, store):
     memory, _ = make_base(lab, store)
     vm = Vm(lab, memory)
