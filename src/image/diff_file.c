@@ -48,7 +48,7 @@ static int find_data(const struct diff_file *d, uint8_t *kinds)
 {
     uint64_t data_bytes = 0;
     uint64_t at = 0;
-    uint64_t end;
+    uint64_t end = 0;
     int r = memory_file_next_data(&d->file, &at, &end);
 
     for (; r == 0 && at < d->file.bytes; r = memory_file_next_data(&d->file, &at, &end)) {

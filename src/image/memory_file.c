@@ -97,7 +97,7 @@ static int look(void *ctx, uint8_t *kinds)
 {
     const struct memory_file *f = ctx;
     uint64_t at = 0;
-    uint64_t end;
+    uint64_t end = 0;
     int r = memory_file_next_data(f, &at, &end);
 
     for (; r == 0 && at < f->bytes; r = memory_file_next_data(f, &at, &end)) {
