@@ -178,14 +178,19 @@ def table_guests(rows):
 # ---- throughput ----
 
 
+def read_speeds(said):
+    """The best of the lines that a codec's benchmark writes over one another."""
+    found = re.findall(r"([\d.]+) MB/s *, *([\d.]+) MB/s", said)
+    if not found:
+        raise RuntimeError(f"no speeds in {said!r}")
+    return tuple(max(float(one[i]) for one in found) * 1e6 for i in (0, 1))
+
+
 def codec_bench(codec, level, frame_bytes, dense):
     """(compress, decompress) in bytes a second, as the codec's own program measures it on one thread."""
     command = ["zstd", f"-b{level}", f"-B{frame_bytes}"] if codec == "zstd" else ["lz4", "-b1", f"-B{frame_bytes}"]
     done = subprocess.run([*command, "-i2", str(dense)], check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    found = re.findall(r"([\d.]+) MB/s *, *([\d.]+) MB/s", done.stdout + done.stderr)
-    if not found:
-        raise RuntimeError(f"cannot read what {' '.join(command)} says: {done.stdout}{done.stderr}")
-    return tuple(max(float(one[i]) for one in found) * 1e6 for i in (0, 1))
+    return read_speeds(done.stdout + done.stderr)
 
 
 def measure_throughput(options, memory, folder):
@@ -209,17 +214,17 @@ def measure_throughput(options, memory, folder):
 
 
 def table_throughput(rows):
-    head = ["codec", "its own, compress", "pack", "share", f"aim {AIM}", "its own, decompress", "unpack", "share",
-            "of decompress and cp"]
+    head = ["codec", "its own, compress", "pack", "share", f"aim {AIM}", "of compress and cp", "its own, decompress", "unpack",
+            "share", "of decompress and cp"]
     lines = []
     for row in rows:
         stored = row["stored_bytes"]
         pack, unpack = stored / row["pack_cpu_s"], stored / row["unpack_cpu_s"]
-        both = 1 / (1 / row["own_decompress"] + row["copy_cpu_s"] / stored)
+        with_cp = [1 / (1 / row[own] + row["copy_cpu_s"] / stored) for own in ("own_compress", "own_decompress")]
         lines.append([row["codec"], f"{row['own_compress'] / 1e6:.0f}", f"{pack / 1e6:.0f}",
                       f"{pack / row['own_compress']:.2f}", "met" if pack >= AIM * row["own_compress"] else "missed",
-                      f"{row['own_decompress'] / 1e6:.0f}", f"{unpack / 1e6:.0f}", f"{unpack / row['own_decompress']:.2f}",
-                      f"{unpack / both:.2f}"])
+                      f"{pack / with_cp[0]:.2f}", f"{row['own_decompress'] / 1e6:.0f}", f"{unpack / 1e6:.0f}",
+                      f"{unpack / row['own_decompress']:.2f}", f"{unpack / with_cp[1]:.2f}"])
     return head, lines
 
 
@@ -260,7 +265,8 @@ def main(argv):
     if not set(options.names) <= set(NAMES):
         parser.error(f"the measurements are {', '.join(NAMES)}")
     options.memory = options.memory or options.out / "memory"
-    options.memory.mkdir(parents=True, exist_ok=True)
+    for folder in (options.out, options.memory):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         paths = guest_memory.take(options.memory, lambda line: print(line, file=sys.stderr))
     except (guest_image.GuestImageError, guest.GuestError) as e:

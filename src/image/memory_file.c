@@ -68,6 +68,11 @@ int memory_file_next_data(const struct memory_file *f, uint64_t *from, uint64_t 
         *from = *end = f->bytes;
         return 0;
     }
+    if (data < 0 &&
+        (errno == EINVAL || errno == EOPNOTSUPP)) { /* this file system knows no holes */
+        *end = f->bytes;
+        return 0;
+    }
     hole = data < 0 ? -1 : lseek(f->fd, data, SEEK_HOLE);
     if (hole < 0)
         return err_origin_errno(-errno, "cannot look for holes in memory file %s", f->path);

@@ -184,7 +184,8 @@ static int take_parents(struct manifest *m, const struct manifest *p)
     if (!m->parents)
         return no_memory();
     memcpy(m->parents[0], p->id, IMAGE_ID_BYTES);
-    memcpy(m->parents + 1, p->parents, p->n_parents * sizeof(*m->parents));
+    if (p->n_parents > 0)
+        memcpy(m->parents + 1, p->parents, p->n_parents * sizeof(*m->parents));
     m->n_parents = p->n_parents + 1;
     return 0;
 }

@@ -122,7 +122,7 @@ class Disk:
 
 
 def overlay(data, parts):
-    """Bytes with parts written over them; what was never written is zero."""
+    """Bytes with parts written over them; what was never written is zero. No file becomes shorter here."""
     data = bytearray(data)
     for offset, part in parts:
         data.extend(bytes(max(0, offset + len(part) - len(data))))
@@ -230,6 +230,10 @@ class Recording:
                 data, place = unquote(args[1])[:result], self.fds[fd][1]
                 disk.pending.append(Change(self.fds[fd][0], value=(place, data)))
                 self.fds[fd][1] += result
+        elif name in ("pwrite64", "ftruncate"):
+            if int(args[0]) in self.fds:
+                change = (int(args[3]), unquote(args[1])[:result]) if name == "pwrite64" else (int(args[1]), b"")
+                disk.pending.append(Change(self.fds[int(args[0])][0], value=change))
         elif name == "fsync":
             if int(args[0]) in self.fds:
                 disk.sync(self.fds[int(args[0])][0])

@@ -34,7 +34,7 @@ struct image_work {
 };
 
 /**
- * image_work_begin() - from here on SIGINT and SIGTERM end the work, which then fails and leaves nothing behind
+ * image_work_begin() - from here on SIGINT, SIGTERM and SIGHUP end the work, which then fails and leaves nothing behind
  * @n_threads: 0: as many as there are processors
  *
  * A file that must not grow further is an error from here on, not a signal, and as many files may be open as the system allows.

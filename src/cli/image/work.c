@@ -28,10 +28,13 @@ static int watch(void *ctx, const char *what, uint64_t done, uint64_t all)
 static void set_signals(void)
 {
     struct sigaction act = {.sa_handler = on_signal};
+    struct sigaction before;
 
     sigemptyset(&act.sa_mask);
     (void)sigaction(SIGINT, &act, NULL);
     (void)sigaction(SIGTERM, &act, NULL);
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup(1) */
+        (void)sigaction(SIGHUP, &act, NULL);
     act.sa_handler = SIG_IGN;
     (void)sigaction(SIGXFSZ, &act, NULL);
 }
