@@ -22,6 +22,7 @@ import os
 import pathlib
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,12 @@ N_FRAME_READS = 4000
 PAGE = 4096
 
 
+def processor_seconds():
+    """Of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 class Store:
     """A store of its own for one measurement."""
 
@@ -56,11 +63,11 @@ class Store:
 
     def timed(self, *argv):
         """(seconds, processor seconds) of a command."""
-        before = os.times()
+        before = processor_seconds()
         begin = time.monotonic()
         subprocess.run([str(arg) for arg in argv], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        seconds, after = time.monotonic() - begin, os.times()
-        return seconds, after.children_user + after.children_system - before.children_user - before.children_system
+        seconds = time.monotonic() - begin
+        return seconds, max(processor_seconds() - before, 1e-6)
 
     def pack(self, memory, name, *args):
         """Into a store in which nothing is yet but the parents."""

@@ -31,9 +31,9 @@ import sys
 # What a pager is made of: all of these folders but for the files that only `thaw doctor` and `thaw image` use.
 PARTS = ["src/base", "src/core", "src/image", "src/source", "src/uffd", "src/pager", "src/cli/serve.c", "src/cli/serve_options.c"]
 NOT_A_PAGER = {"src/base/parallel.c", "src/base/procfs.c", "src/uffd/probe.c", "src/uffd/trial.c", "src/pager/syscall_filter_gen.c",
-               "src/image/frame_runs.c", "src/image/image_stat.c", "src/image/memory_file.c", "src/image/pack.c", "src/image/pack_classify.c",
-               "src/image/pack_frames.c", "src/image/pack_manifest.c", "src/image/store_gc.c", "src/image/store_write.c",
-               "src/image/unpack.c", "src/image/verify.c"}
+               "src/image/diff_file.c", "src/image/frame_runs.c", "src/image/image_stat.c", "src/image/memory_file.c", "src/image/pack.c",
+               "src/image/pack_classify.c", "src/image/pack_frames.c", "src/image/pack_manifest.c", "src/image/page_watch.c",
+               "src/image/store_gc.c", "src/image/store_write.c", "src/image/unpack.c", "src/image/verify.c"}
 LIBC_LIST = "src/pager/syscall_filter.c"
 
 LINE = re.compile(r"#syscalls(:start)? (\S+(?: \S+)*)")

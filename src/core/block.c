@@ -176,6 +176,18 @@ int block_open_before(struct block *b, void *mem, size_t mem_bytes)
     return open_version(b, mem, mem_bytes, 2, V2_TAIL_OFF + sizeof(struct v2_tail));
 }
 
+bool block_at_rest(const struct block *b)
+{
+    const uint8_t *inbox = b->inbox;
+
+    for (unsigned i = 0; i < BLOCK_INBOX_BYTES; i += BLOCK_INBOX_MSG) {
+        if (inbox[i] != 0)
+            return false;
+    }
+    return bitset_next(&b->waiting, 0) == BITSET_NONE &&
+           bitset_next(&b->waiting_wp, 0) == BITSET_NONE;
+}
+
 void block_upgrade(struct block *b, void *mem, const struct block *from)
 {
     const struct block_header *h = from->header;

@@ -30,6 +30,7 @@
 #define BLOCK_MAGIC       0x6b6c427761685401ull /* "\1ThawBlk" */
 #define BLOCK_VERSION     3u
 #define BLOCK_INBOX_BYTES 4096u
+#define BLOCK_INBOX_MSG   32u /* a message; its first byte is 0 once it was dealt with */
 
 /** struct counters - see core/counters.def */
 struct counters {
@@ -114,6 +115,9 @@ int block_open(struct block *b, void *mem, size_t mem_bytes);
  * Only the header's members before may_resume may be read through the view. Return: 0 or BLOCK_E_*.
  */
 int block_open_before(struct block *b, void *mem, size_t mem_bytes);
+
+/** block_at_rest() - has the pager nothing in hand: no message, and nobody who waits? */
+bool block_at_rest(const struct block *b);
 
 /**
  * block_upgrade() - a block of this version with what a block of the version before says

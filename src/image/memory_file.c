@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -90,4 +91,46 @@ int memory_file_check(const struct memory_file *f)
         st.st_mtim.tv_nsec != f->written.tv_nsec)
         return changed(f, "written to");
     return 0;
+}
+
+uint64_t memory_file_created_s(const struct memory_file *f)
+{
+    return f->written.tv_sec > 0 ? (uint64_t)f->written.tv_sec : 0;
+}
+
+static int look(void *ctx, uint8_t *kinds)
+{
+    const struct memory_file *f = ctx;
+    uint64_t at = 0;
+    uint64_t end = 0;
+    int r = memory_file_next_data(f, &at, &end);
+
+    for (; r == 0 && at < f->bytes; r = memory_file_next_data(f, &at, &end)) {
+        memset(kinds + at / IMAGE_PAGE, KIND_DATA, (end - at) / IMAGE_PAGE);
+        at = end;
+    }
+    return r;
+}
+
+static int read_source(void *ctx, void *buf, size_t len, uint64_t off)
+{
+    return memory_file_read(ctx, buf, len, off);
+}
+
+static int check_source(void *ctx)
+{
+    return memory_file_check(ctx);
+}
+
+struct page_source memory_file_source(struct memory_file *f)
+{
+    return (struct page_source){
+        .name = f->path,
+        .bytes = f->bytes,
+        .created_s = memory_file_created_s(f),
+        .look = look,
+        .read = read_source,
+        .check = check_source,
+        .ctx = f,
+    };
 }

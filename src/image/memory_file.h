@@ -11,7 +11,7 @@
 
 #include <time.h>
 
-#include "image/manifest.h"
+#include "image/page_source.h"
 
 /** struct memory_file - one that is open */
 struct memory_file {
@@ -38,6 +38,12 @@ int memory_file_read(const struct memory_file *f, void *buf, size_t len, uint64_
  * Return: 0 or a negative errno with a text
  */
 int memory_file_next_data(const struct memory_file *f, uint64_t *from, uint64_t *end);
+
+/** memory_file_source() - its pages, of which holes are zero. @f: (borrow) as long as the source is used */
+struct page_source memory_file_source(struct memory_file *f);
+
+/** memory_file_created_s() - when it was written, in seconds since 1970; 0: before that */
+uint64_t memory_file_created_s(const struct memory_file *f);
 
 /** memory_file_check() - is it as it was when it was opened? Return: 0; -EIO with a text: it was written to */
 int memory_file_check(const struct memory_file *f);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * pack.c - from a memory file to an image: the parts in their order
+ * pack.c - from a source of pages to an image: the parts in their order
  *
- * The file is read twice: to learn what each page is (pack_classify.c), and to store what is to be stored (pack_frames.c).
- * If it was written to in between, its time or length says so, and there is no image.
+ * The source is read twice: to learn what each page is (pack_classify.c), and to store what is to be stored (pack_frames.c).
+ * If it changed in between, it says so, and there is no image.
  *
  * An image is as old as its memory: the time in the manifest is that of the memory file. So packing a file again gives the
  * same image again.
@@ -19,18 +19,18 @@
 
 #include "base/err.h"
 #include "base/fd.h"
+#include "image/memory_file.h"
 #include "image/pack_private.h"
 
-static int check_options(const struct pack_options *o, const struct memory_file *file)
+static int check_options(const struct pack_options *o, const struct page_source *src)
 {
-    if (o->hot && o->hot->image_bytes != file->bytes)
+    if (o->hot && o->hot->image_bytes != src->bytes)
         return err_origin(
             -EINVAL, "the working set is of a memory file of %" PRIu64 " bytes, %s has %" PRIu64,
-            o->hot->image_bytes, o->memory_path, file->bytes);
-    if (o->parent && o->parent->manifest->image_bytes != file->bytes)
+            o->hot->image_bytes, src->name, src->bytes);
+    if (o->parent && o->parent->manifest->image_bytes != src->bytes)
         return err_origin(-EINVAL, "the parent %s has %" PRIu64 " bytes, %s has %" PRIu64,
-                          o->parent->name, o->parent->manifest->image_bytes, o->memory_path,
-                          file->bytes);
+                          o->parent->name, o->parent->manifest->image_bytes, src->name, src->bytes);
     return 0;
 }
 
@@ -38,16 +38,16 @@ static void count(struct pack_result *out, const struct page_kinds *kinds)
 {
     out->n_pages = kinds->n;
     for (uint64_t i = 0; i < kinds->n; i++) {
-        out->n_own += kinds->of[i] == PAGE_OWN || kinds->of[i] == PAGE_HOT;
-        out->n_hot += kinds->of[i] == PAGE_HOT;
-        out->n_parent += kinds->of[i] == PAGE_PARENT;
-        out->n_hole += kinds->of[i] == PAGE_HOLE;
+        out->n_own += kinds->of[i] == KIND_OWN || kinds->of[i] == KIND_HOT;
+        out->n_hot += kinds->of[i] == KIND_HOT;
+        out->n_parent += kinds->of[i] == KIND_PARENT;
+        out->n_hole += kinds->of[i] == KIND_HOLE;
     }
 }
 
 /* put() - the pack, then the manifest, then the name: each is durable before the next one is there */
 static int put(struct store *s, struct store_file *pack, struct packed *packed,
-               const struct page_kinds *kinds, const struct memory_file *file,
+               const struct page_kinds *kinds, const struct page_source *src,
                const struct pack_options *o, struct pack_result *out)
 {
     _cleanup_(manifest_freep) struct manifest *m = NULL;
@@ -61,7 +61,7 @@ static int put(struct store *s, struct store_file *pack, struct packed *packed,
     r = pack_manifest(&m, packed, sha256, kinds, o);
     if (r < 0)
         return r;
-    m->created_s = file->written.tv_sec > 0 ? (uint64_t)file->written.tv_sec : 0;
+    m->created_s = src->created_s;
     if (m->has_own_pack)
         r = store_put_pack(pack, sha256, out->pack_bytes);
     if (r == 0)
@@ -72,23 +72,23 @@ static int put(struct store *s, struct store_file *pack, struct packed *packed,
     return r;
 }
 
-static int pack_file(struct store *s, const struct memory_file *file, struct page_kinds *kinds,
-                     const struct pack_options *o, struct pack_result *out)
+static int pack_all(struct store *s, const struct page_source *src, struct page_kinds *kinds,
+                    const struct pack_options *o, struct pack_result *out)
 {
     _cleanup_(store_file_deinit) struct store_file pack = {.fd = -1};
     _cleanup_(packed_deinit) struct packed packed = {0};
-    int r = pack_classify(kinds, file, o);
+    int r = pack_classify(kinds, src, o);
 
     if (r == 0)
         r = store_file_init(&pack, s);
     if (r == 0)
-        r = pack_frames(&packed, pack.fd, file, kinds, o);
+        r = pack_frames(&packed, pack.fd, src, kinds, o);
     if (r == 0)
-        r = memory_file_check(file);
+        r = src->check(src->ctx);
     if (r < 0)
         return r;
     count(out, kinds);
-    return put(s, &pack, &packed, kinds, file, o, out);
+    return put(s, &pack, &packed, kinds, src, o, out);
 }
 
 /* check_name() - that it is free is seen before the work, too */
@@ -105,25 +105,37 @@ static int check_name(struct store *s, const struct pack_options *o)
     return r == -ENOENT ? 0 : r;
 }
 
-int pack_memory(struct store *s, const struct pack_options *o, struct pack_result *out)
+int pack_pages(struct store *s, const struct page_source *src, const struct pack_options *o,
+               struct pack_result *out)
 {
-    _cleanup_(memory_file_close) struct memory_file file = {.fd = -1};
-    struct page_kinds kinds;
+    struct page_kinds kinds = {.n = src->bytes / IMAGE_PAGE};
     int r = check_name(s, o);
 
     assert(o->frame_pages >= 1 && o->frame_pages <= FRAME_PAGES_MAX);
     if (r == 0)
-        r = memory_file_open(&file, o->memory_path);
-    if (r == 0)
-        r = check_options(o, &file);
+        r = check_options(o, src);
     if (r < 0)
         return r;
     *out = (struct pack_result){0};
-    kinds.n = file.bytes / IMAGE_PAGE;
     kinds.of = calloc(kinds.n + 1, 1);
     if (!kinds.of)
         return err_origin_errno(-ENOMEM, "no memory for a table of %" PRIu64 " pages", kinds.n);
-    r = pack_file(s, &file, &kinds, o, out);
+    r = pack_all(s, src, &kinds, o, out);
     free(kinds.of);
     return r;
+}
+
+int pack_memory(struct store *s, const char *path, const struct pack_options *o,
+                struct pack_result *out)
+{
+    _cleanup_(memory_file_close) struct memory_file file = {.fd = -1};
+    struct page_source src;
+    int r = check_name(s, o);
+
+    if (r == 0)
+        r = memory_file_open(&file, path);
+    if (r < 0)
+        return r;
+    src = memory_file_source(&file);
+    return pack_pages(s, &src, o, out);
 }

@@ -3,20 +3,20 @@
 #define IMAGE_PACK_H
 
 /*
- * pack.h - from a memory file to an image
+ * pack.h - from a memory file, or another source of pages, to an image
  *
- * The same memory file, parent, working set and options give the same image with the same id, whatever the number of
+ * The same memory, parent, working set and options give the same image with the same id, whatever the number of
  * threads, as long as the codec's library is the same.
  */
 
 #include "image/frame.h"
 #include "image/image_job.h"
+#include "image/page_source.h"
 #include "image/store.h"
 #include "image/workingset.h"
 
-/** struct pack_options - what is to be packed, and how */
+/** struct pack_options - how it is packed */
 struct pack_options {
-    const char *memory_path;
     const struct image *parent;   /* (borrow) NULL: none */
     const struct workingset *hot; /* (borrow) NULL: none */
     enum frame_codec codec;
@@ -40,11 +40,16 @@ struct pack_result {
 };
 
 /**
- * pack_memory() - pack it, and give it its name; what was begun goes away when it fails
+ * pack_pages() - pack what a source has, and give it its name; what was begun goes away when it fails
  * @s: held (store_hold())
  *
  * Return: 0 or a negative errno with a text; -EEXIST: the name is there
  */
-int pack_memory(struct store *s, const struct pack_options *o, struct pack_result *out);
+int pack_pages(struct store *s, const struct page_source *src, const struct pack_options *o,
+               struct pack_result *out);
+
+/** pack_memory() - the same with a memory file */
+int pack_memory(struct store *s, const char *path, const struct pack_options *o,
+                struct pack_result *out);
 
 #endif

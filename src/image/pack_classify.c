@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 
 /*
- * pack_classify.c - what each page of a memory file is: zero, the parent's, or to be stored
+ * pack_classify.c - what each page of an image is: zero, the parent's, or to be stored
  *
- * First the holes are set apart, which costs no read. Then threads take units of work: each frame of the parent that has
- * pages where the file has data is decompressed once, and those pages are compared with it, byte by byte; what is nowhere
+ * First the source says what it knows, which costs no read. Then threads take units of work: each frame of the parent that has
+ * pages where the source has data is decompressed once, and those pages are compared with it, byte by byte; what is nowhere
  * in the parent is looked through piece by piece. No page is read twice, and no two units have a page in common.
  */
 
@@ -23,12 +23,12 @@
 struct classify_thread {
     struct frame_coder *coder;
     char *parents; /* pages of a frame of the parent */
-    char *pages;   /* of the memory file, FRAME_PAGES_MAX */
+    char *pages;   /* of the source, FRAME_PAGES_MAX */
 };
 
 struct classify {
     struct page_kinds *kinds;
-    const struct memory_file *file;
+    const struct page_source *src;
     const struct image *parent; /* NULL: none */
     struct frame_runs runs;     /* of the parent */
     struct classify_thread *threads;
@@ -46,16 +46,16 @@ static bool is_zero(const char *page)
 static int classify_read(struct classify *c, struct classify_thread *t, uint64_t first, uint64_t n,
                          const char *parents)
 {
-    int r = memory_file_read(c->file, t->pages, n * IMAGE_PAGE, first * IMAGE_PAGE);
+    int r = c->src->read(c->src->ctx, t->pages, n * IMAGE_PAGE, first * IMAGE_PAGE);
 
     for (uint64_t i = 0; i < n && r == 0; i++) {
         const char *page = t->pages + i * IMAGE_PAGE;
-        enum page_kind kind = PAGE_OWN;
+        enum page_kind kind = KIND_OWN;
 
         if (is_zero(page))
-            kind = PAGE_ZERO;
+            kind = KIND_ZERO;
         else if (parents && memcmp(page, parents + i * IMAGE_PAGE, IMAGE_PAGE) == 0)
-            kind = PAGE_PARENT;
+            kind = KIND_PARENT;
         c->kinds->of[first + i] = (uint8_t)kind;
     }
     (void)atomic_fetch_add(&c->part.done, n * IMAGE_PAGE);
@@ -67,9 +67,9 @@ static uint64_t next_data(const struct page_kinds *kinds, uint64_t *from, uint64
 {
     uint64_t n = 0;
 
-    while (*from < end && kinds->of[*from] != PAGE_DATA)
+    while (*from < end && kinds->of[*from] != KIND_DATA)
         (*from)++;
-    while (n < FRAME_PAGES_MAX && *from + n < end && kinds->of[*from + n] == PAGE_DATA)
+    while (n < FRAME_PAGES_MAX && *from + n < end && kinds->of[*from + n] == KIND_DATA)
         n++;
     return n;
 }
@@ -155,19 +155,34 @@ static int classify_tick(void *ctx)
     return image_part_tell(&((struct classify *)ctx)->part);
 }
 
-/* find_holes() - data and holes set apart */
-static int find_holes(struct classify *c)
-{
-    uint64_t at = 0;
-    uint64_t end;
-    int r = memory_file_next_data(c->file, &at, &end);
+/* ---- before anything is read ---------------------------------------------------------------------------------- */
 
-    for (; r == 0 && at < c->file->bytes; r = memory_file_next_data(c->file, &at, &end)) {
-        memset(c->kinds->of + at / IMAGE_PAGE, PAGE_DATA, (end - at) / IMAGE_PAGE);
-        c->part.all += end - at;
-        at = end;
+/* settle() - pages in [@first, @end), which the parent has nowhere: its page is zero */
+static void settle(struct page_kinds *kinds, uint64_t first, uint64_t end)
+{
+    for (uint64_t p = first; p < end; p++) {
+        if (kinds->of[p] == KIND_PARENT)
+            kinds->of[p] = KIND_ZERO;
     }
-    return r;
+}
+
+/* look() - what the source knows; what is the parent's is what the parent has bytes of */
+static int look(struct classify *c)
+{
+    const struct manifest *m = c->parent ? c->parent->manifest : NULL;
+    uint64_t at = 0;
+    int r = c->src->look(c->src->ctx, c->kinds->of);
+
+    if (r < 0)
+        return r;
+    for (uint64_t i = 0; m && i < m->n_runs; i++) {
+        settle(c->kinds, at, m->runs[i].first);
+        at = m->runs[i].first + m->runs[i].n;
+    }
+    settle(c->kinds, at, c->kinds->n);
+    for (uint64_t p = 0; p < c->kinds->n; p++)
+        c->part.all += c->kinds->of[p] == KIND_DATA ? IMAGE_PAGE : 0;
+    return 0;
 }
 
 static int start_threads(struct classify *c, unsigned n)
@@ -198,12 +213,12 @@ static void end_threads(struct classify *c, unsigned n)
     free(c->threads);
 }
 
-int pack_classify(struct page_kinds *kinds, const struct memory_file *file,
+int pack_classify(struct page_kinds *kinds, const struct page_source *src,
                   const struct pack_options *o)
 {
     struct classify c = {
         .kinds = kinds,
-        .file = file,
+        .src = src,
         .parent = o->parent,
         .part = {.job = &o->job, .what = "comparing"},
     };
@@ -214,7 +229,7 @@ int pack_classify(struct page_kinds *kinds, const struct memory_file *file,
         .tick = classify_tick,
         .ctx = &c,
     };
-    int r = find_holes(&c);
+    int r = look(&c);
 
     if (r == 0 && o->parent) {
         work.n_units += o->parent->manifest->n_frames;

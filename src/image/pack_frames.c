@@ -39,7 +39,7 @@ struct slot {
 };
 
 struct pack_work {
-    const struct memory_file *file;
+    const struct page_source *src;
     const struct pack_options *o;
     struct page_kinds *kinds;
     struct packed *out;
@@ -78,9 +78,9 @@ static int mark_hot(struct pack_work *w, const struct workingset *ws)
         uint64_t first = ws->entries[i].unit * unit_pages;
 
         for (uint64_t p = first; p < first + unit_pages; p++) {
-            if (w->kinds->of[p] != PAGE_OWN)
+            if (w->kinds->of[p] != KIND_OWN)
                 continue;
-            w->kinds->of[p] = PAGE_HOT;
+            w->kinds->of[p] = KIND_HOT;
             w->hot[w->n_hot++] = p;
         }
     }
@@ -98,7 +98,7 @@ static void fill_locked(struct pack_work *w, struct slot *slot)
         return;
     while (slot->n_pages < w->job_pages && w->next_page < w->kinds->n) {
         const uint8_t *from = w->kinds->of + w->next_page;
-        const uint8_t *own = memchr(from, PAGE_OWN, w->kinds->n - w->next_page);
+        const uint8_t *own = memchr(from, KIND_OWN, w->kinds->n - w->next_page);
 
         if (!own) {
             w->next_page = w->kinds->n;
@@ -120,8 +120,8 @@ static int gather(const struct pack_work *w, struct slot *slot)
         n = 1;
         while (i + n < slot->n_pages && slot->pages[i + n] == slot->pages[i] + n)
             n++;
-        r = memory_file_read(w->file, slot->raw + i * IMAGE_PAGE, n * IMAGE_PAGE,
-                             slot->pages[i] * IMAGE_PAGE);
+        r = w->src->read(w->src->ctx, slot->raw + i * IMAGE_PAGE, n * IMAGE_PAGE,
+                         slot->pages[i] * IMAGE_PAGE);
     }
     return r;
 }
@@ -368,7 +368,7 @@ static uint64_t count_own(const struct page_kinds *kinds)
     uint64_t n = 0;
 
     for (uint64_t i = 0; i < kinds->n; i++)
-        n += kinds->of[i] == PAGE_OWN;
+        n += kinds->of[i] == KIND_OWN;
     return n;
 }
 
@@ -398,11 +398,11 @@ static int write_all(struct pack_work *w)
     return r == 0 ? image_part_tell(&w->part) : r;
 }
 
-int pack_frames(struct packed *out, int fd, const struct memory_file *file,
-                struct page_kinds *kinds, const struct pack_options *o)
+int pack_frames(struct packed *out, int fd, const struct page_source *src, struct page_kinds *kinds,
+                const struct pack_options *o)
 {
     struct pack_work w = {
-        .file = file,
+        .src = src,
         .o = o,
         .kinds = kinds,
         .out = out,

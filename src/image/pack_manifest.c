@@ -61,7 +61,7 @@ static int keep_run(struct flatten *f, const struct manifest_run *run)
     while (i < run->n && r == 0) {
         uint32_t n = 0;
 
-        while (i + n < run->n && kinds[i + n] == PAGE_PARENT)
+        while (i + n < run->n && kinds[i + n] == KIND_PARENT)
             n++;
         if (n > 0) {
             r = add_run(f, &(struct manifest_run){.first = run->first + i,
@@ -94,7 +94,7 @@ static void mark_taken(struct flatten *f)
     for (uint64_t i = 0; i < p->n_runs; i++) {
         const struct manifest_run *run = &p->runs[i];
 
-        if (!memchr(f->kinds->of + run->first, PAGE_PARENT, run->n))
+        if (!memchr(f->kinds->of + run->first, KIND_PARENT, run->n))
             continue;
         f->frames[run->frame] = 0;
         f->packs[p->frames[run->frame].pack] = 0;

@@ -12,18 +12,7 @@
  */
 
 #include "image/digest.h"
-#include "image/memory_file.h"
 #include "image/pack.h"
-
-/** enum page_kind - what becomes of a page */
-enum page_kind {
-    PAGE_HOLE = 0, /* zero; a hole of the file */
-    PAGE_DATA,     /* not looked at yet */
-    PAGE_ZERO,     /* zero, and not a hole */
-    PAGE_PARENT,   /* its bytes are the parent's */
-    PAGE_OWN,      /* to be stored */
-    PAGE_HOT,      /* to be stored, in the working set's order */
-};
 
 /** struct page_kinds - of all pages. Threads write to different ones at the same time: a byte each */
 struct page_kinds {
@@ -31,8 +20,8 @@ struct page_kinds {
     uint64_t n;
 };
 
-/** pack_classify() - from holes and data to what becomes of each page. Return: 0 or a negative errno with a text */
-int pack_classify(struct page_kinds *kinds, const struct memory_file *file,
+/** pack_classify() - what becomes of each page; no KIND_DATA is left. Return: 0 or a negative errno with a text */
+int pack_classify(struct page_kinds *kinds, const struct page_source *src,
                   const struct pack_options *o);
 
 /** struct packed - a pack that was written */
@@ -49,8 +38,8 @@ struct packed {
 };
 
 /** pack_frames() - write the pack into @fd. @out: (give) packed_deinit() it. Return: 0 or a negative errno with a text */
-int pack_frames(struct packed *out, int fd, const struct memory_file *file,
-                struct page_kinds *kinds, const struct pack_options *o);
+int pack_frames(struct packed *out, int fd, const struct page_source *src, struct page_kinds *kinds,
+                const struct pack_options *o);
 
 void packed_deinit(struct packed *p);
 

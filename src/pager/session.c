@@ -32,6 +32,8 @@
 #include "uffd/receive.h"
 
 #define INBOX_MSGS (BLOCK_INBOX_BYTES / sizeof(struct uffd_msg))
+static_assert(sizeof(struct uffd_msg) == BLOCK_INBOX_MSG && offsetof(struct uffd_msg, event) == 0,
+              "what block.h says of messages");
 static_assert(WORKERS_MAX_JOBS >= FETCH_TABLE_MAX, "the workers take whatever the engine asks for");
 
 #define READS_A_TURN 64 /* reads between two looks at everything else */

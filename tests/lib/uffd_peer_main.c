@@ -19,6 +19,7 @@
  *     block PAGE            a thread reads a page and takes O_NONBLOCK off the userfaultfd as soon as it is there
  *     write PAGE            a thread writes the page's first word; later "wrote PAGE"
  *     discard FIRST N       a thread gives N pages back (MADV_DONTNEED); "discarding TID" and later "discarded FIRST"
+ *     free FIRST N          the same with MADV_FREE, after which the kernel may leave pages as they are
  *     starve FIRST N CPU    the same from a thread that gets CPU only when nobody else wants it
  *     hog CPU               a thread that always wants CPU, to the end of this process
  *     protect FIRST N       make N pages read-only (mprotect), which splits the mapping
@@ -138,6 +139,7 @@ struct job {
     size_t first;
     size_t n;
     int cpu; /* -1: any */
+    int advice;
 };
 
 static void *touch_thread(void *arg)
@@ -193,8 +195,8 @@ static void *discard_thread(void *arg)
     run_on(job->cpu, SCHED_IDLE);
     printf("discarding %d\n", (int)gettid());
     fflush(stdout);
-    if (madvise(memory + job->first * page_bytes, job->n * page_bytes, MADV_DONTNEED) < 0)
-        peer_die(PEER_EXIT_ABSENT, errno, "MADV_DONTNEED");
+    if (madvise(memory + job->first * page_bytes, job->n * page_bytes, job->advice) < 0)
+        peer_die(PEER_EXIT_ABSENT, errno, "madvise");
     printf("discarded %zu\n", job->first);
     fflush(stdout);
     return NULL;
@@ -210,16 +212,21 @@ static void *hog_thread(void *arg)
     return NULL;
 }
 
-/* start() - a thread with a job; jobs are never freed: this process ends soon */
-static int start(void *(*fn)(void *), size_t first, size_t n, int cpu)
+/* start_job() - a thread with a job; jobs are never freed: this process ends soon */
+static int start_job(void *(*fn)(void *), struct job what)
 {
     struct job *job = malloc(sizeof(*job));
     pthread_t t;
 
     if (!job)
         return -ENOMEM;
-    *job = (struct job){.first = first, .n = n, .cpu = cpu};
+    *job = what;
     return -pthread_create(&t, NULL, fn, job);
+}
+
+static int start(void *(*fn)(void *), size_t first, size_t n, int cpu)
+{
+    return start_job(fn, (struct job){.first = first, .n = n, .cpu = cpu});
 }
 
 /* number() - the next word of a command, or @fallback where there is none */
@@ -240,11 +247,14 @@ static int command_touch(char *save)
     return r;
 }
 
-static int command_discard(char *save)
+static int command_discard(char *save, int advice)
 {
     size_t first = number(&save, 0), n = number(&save, 1);
 
-    return start(discard_thread, first, n, (int)number(&save, (size_t)-1));
+    return start_job(discard_thread, (struct job){.first = first,
+                                                  .n = n,
+                                                  .cpu = (int)number(&save, (size_t)-1),
+                                                  .advice = advice});
 }
 
 static int command_protect(char *save)
@@ -316,7 +326,9 @@ static int command_memory(const char *verb, char *save)
     if (!strcmp(verb, "write"))
         return start(write_thread, number(&save, 0), 1, -1);
     if (!strcmp(verb, "discard") || !strcmp(verb, "starve"))
-        return command_discard(save);
+        return command_discard(save, MADV_DONTNEED);
+    if (!strcmp(verb, "free"))
+        return command_discard(save, MADV_FREE);
     if (!strcmp(verb, "hog"))
         return start(hog_thread, 0, 0, (int)number(&save, 0));
     if (!strcmp(verb, "unmap"))

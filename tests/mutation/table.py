@@ -36,6 +36,11 @@ CLASSIFY = "src/image/pack_classify.c"
 MANIFEST = "src/image/manifest.c"
 FRAME = "src/image/frame.c"
 VERIFY = "src/image/verify.c"
+DIFF_FILE = "src/image/diff_file.c"
+PAGE_WATCH = "src/image/page_watch.c"
+DIFF_STATE = "src/cli/image/diff_state.c"
+DIFF_READ = "src/cli/image/diff_state_read.c"
+DIFF_VM = "src/cli/image/diff_vm.c"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -455,13 +460,13 @@ MUTATIONS = (
 
     # ---- images ----
     _("takes what the parent has for what was removed", "src/image/pack_manifest.c",
-      "kinds[i + n] == PAGE_PARENT", "kinds[i + n] != PAGE_OWN",
+      "kinds[i + n] == KIND_PARENT", "kinds[i + n] != KIND_OWN",
       "process:test_image::test_a_page_that_was_removed_is_zero_in_the_child"),
     _("takes pages that begin as the parent's do for the parent's", CLASSIFY,
       "memcmp(page, parents + i * IMAGE_PAGE, IMAGE_PAGE) == 0", "memcmp(page, parents + i * IMAGE_PAGE, 64) == 0",
       "process:test_image::test_a_chain_of_parents_gives_each_one_s_bytes_and_stores_no_page_twice"),
     _("makes an image of a file that was written to meanwhile", "src/image/pack.c",
-      "        r = memory_file_check(file);", "        r = 0;",
+      "        r = src->check(src->ctx);", "        r = 0;",
       "process:test_image::test_a_memory_file_that_is_written_to_meanwhile_is_refused"),
     _("leaves behind what it has begun", STORE_WRITE,
       "(void)unlinkat(f->store->folders[STORE_TMP], f->name, 0);", "(void)f;",
@@ -579,4 +584,58 @@ MUTATIONS = (
     _("does not use as many files as it may", "src/pager/served.c",
       "    limit.rlim_cur = limit.rlim_max;", "    limit.rlim_cur = limit.rlim_cur;",
       "process:test_image_serve::test_as_many_files_as_the_hard_limit_allows_are_used_and_no_more_is_an_error"),
+
+    # ---- layers ----
+    _("gives a removed page its parent's bytes", DIFF_STATE,
+      "    case PAGE_REMOVED:\n        return DIFF_ZERO;",
+      "    case PAGE_REMOVED:\n        return DIFF_PARENT;",
+      "process:test_image_diff::test_a_removed_page_is_zero_though_the_diff_has_a_hole_there_and_the_parent_has_bytes"),
+    _("gives a page that came back as zero its parent's bytes", DIFF_STATE,
+      "return s->fresh || s->tracked ? DIFF_ZERO : DIFF_UNSURE;",
+      "return s->fresh || s->tracked ? DIFF_PARENT : DIFF_UNSURE;",
+      "process:test_image_diff::test_a_removed_page_is_zero_though_the_diff_has_a_hole_there_and_the_parent_has_bytes"),
+    _("lets zero win over data", DIFF_FILE,
+      "        if (kinds[p] != KIND_DATA)\n",
+      "        if (kinds[p] != KIND_DATA || (d->hints && d->hints[p] == DIFF_ZERO))\n",
+      "process:test_image_diff::test_data_wins_over_zero_and_zero_wins_over_the_parent"),
+    _("takes what is gone from a VM for the parent's", DIFF_STATE,
+      "    return shared ? KIND_DATA : KIND_HOLE;",
+      "    return shared ? KIND_DATA : KIND_PARENT;",
+      "process:test_image_diff::test_the_layer_is_what_the_guest_finds_however_it_is_told"),
+    _("takes a clean page for the parent's though writes are not tracked", DIFF_STATE,
+      "s->tracked && state == PAGE_CLEAN && (mapped & PAGEMAP_ARMED) != 0",
+      "state == PAGE_CLEAN",
+      "process:test_image_diff::test_the_layer_is_what_the_guest_finds_however_it_is_told"),
+    _("guesses what a hole is", DIFF_FILE,
+      "    if (hint == DIFF_UNSURE && parent_has(d->parent, p))",
+      "    if (false)",
+      "process:test_image_diff::test_a_hole_of_which_nobody_knows_what_is_there_is_refused"),
+    _("takes a huge page that was written to for the parent's where it was not", DIFF_STATE,
+      "huge ? h->counters.removes > 0 : s->fresh",
+      "!huge && s->fresh",
+      "process:test_image_diff::test_a_huge_page_that_was_written_to_in_part_may_have_been_removed_before"),
+    _("makes a layer of a VM that goes on", PAGE_WATCH,
+      "        else if (w->sums[first + i] != sum)\n            r = changed(w, first + i);",
+      "",
+      "process:test_image_diff::test_a_vm_that_goes_on_gives_no_layer[none-write]"),
+    _("does not look again at which pages are there", PAGE_WATCH,
+      "        if (kinds[p] != w->kinds[p])\n            r = changed(w, p);",
+      "",
+      "process:test_image_diff::test_a_vm_that_goes_on_gives_no_layer[none-read]"),
+    _("makes a layer of a VM whose pager has ended", DIFF_VM,
+      "    if (s->stale)\n",
+      "    if (false)\n",
+      "process:test_image_diff::test_a_vm_without_its_pager_gives_no_layer"),
+    _("believes a state that is not finished", DIFF_READ,
+      "        if (block_at_rest(&s->block))",
+      "        if (true)",
+      "process:test_image_diff::test_a_state_whose_pager_has_a_message_in_hand_is_waited_for_or_refused"),
+    _("takes a file for data whose holes are not told", DIFF_FILE,
+      "    if (data_bytes == d->file.bytes && (uint64_t)st.st_blocks * 512 < data_bytes)",
+      "    if (false)",
+      "unit:test_diff_file::a_file_system_that_does_not_tell_holes_is_noticed"),
+    _("lays a layer over the image of another VM", DIFF_STATE,
+      "    if (!s->fresh && !has_parent(m, id))",
+      "    if (false)",
+      "unit:test_diff_state::an_image_says_by_its_id_whether_it_is_what_is_served"),
 )

@@ -61,7 +61,7 @@ def program_options(*verb):
 
 
 @pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("doctor",), ("bench", "fault", "ahead"),
-                                  ("image", "pack", "unpack", "ls", "inspect", "verify", "rm", "gc")],
+                                  ("image", "pack", "diff", "unpack", "ls", "inspect", "verify", "rm", "gc")],
                          ids=" ".join)
 def test_the_page_of_a_verb_and_its_help_name_the_same_options(verb):
     help_itself = {"-h", "--help"}

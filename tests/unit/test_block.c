@@ -67,6 +67,28 @@ static void what_was_formatted_opens_with_the_same_parts(void **state)
     rig_deinit(&r);
 }
 
+static void a_pager_rests_when_no_message_and_nobody_waits(void **state)
+{
+    struct rig r;
+    uint8_t *inbox;
+
+    (void)state;
+    assert_int_equal(rig_init(&r, &small), 0);
+    inbox = r.block.inbox;
+    memset(inbox, 0x5a, BLOCK_INBOX_BYTES);
+    for (unsigned i = 0; i < BLOCK_INBOX_BYTES; i += BLOCK_INBOX_MSG) {
+        assert_false(block_at_rest(&r.block));
+        inbox[i] = 0;
+    }
+    assert_true(block_at_rest(&r.block));
+    bitset_add(&r.block.waiting, 133);
+    assert_false(block_at_rest(&r.block));
+    bitset_drop(&r.block.waiting, 133);
+    bitset_add(&r.block.waiting_wp, 134);
+    assert_false(block_at_rest(&r.block));
+    rig_deinit(&r);
+}
+
 static void parts_begin_on_page_boundaries_and_do_not_overlap(void **state)
 {
     struct rig r;
@@ -377,6 +399,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_size_of_a_block_is_bits_per_page),
         cmocka_unit_test(what_was_formatted_opens_with_the_same_parts),
+        cmocka_unit_test(a_pager_rests_when_no_message_and_nobody_waits),
         cmocka_unit_test(parts_begin_on_page_boundaries_and_do_not_overlap),
         cmocka_unit_test(a_block_without_its_magic_is_no_block),
         cmocka_unit_test(another_version_is_told_from_damage),

@@ -16,6 +16,7 @@ static const struct verb {
     const char *what;
 } verbs[] = {
     {"pack", image_pack, "make an image of a memory file"},
+    {"diff", image_diff, "make the next layer of an image from what changed"},
     {"unpack", image_unpack, "make a memory file of an image"},
     {"ls", image_ls, "list the images of a store"},
     {"inspect", image_inspect, "say what is in an image, and draw it"},

@@ -12,6 +12,7 @@
 #include "image/image_job.h"
 #include "image/store.h"
 
+int image_diff(int argc, char **argv);
 int image_fill(int argc, char **argv);
 int image_gc(int argc, char **argv);
 int image_inspect(int argc, char **argv);
