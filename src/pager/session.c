@@ -331,8 +331,8 @@ static void serve(struct session *s)
         if (!s->ahead.bursts)
             letgo_take(s);
         ahead_take(s);
-        if (side_is_empty(
-                s)) /* what is in the ring is still to be copied from where it was found */
+        /* What is in the ring is still to be copied from where it was found. */
+        if (side_is_empty(s))
             source_trim(s->p.source);
         if (leave_is_due(s))
             leave(s);
