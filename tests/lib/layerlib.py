@@ -36,12 +36,19 @@ def _move(call, pid, address, buffer):
 class Vm:
     """A guest's memory, its pager, and an oracle."""
 
-    def __init__(self, lab, memory, *args, page_size="4K", n_regions=1):
+    def __init__(self, lab, memory, *args, page_size="4K", n_regions=1, image=None):
+        """image: the arguments that name the image of that memory, if the pager is to serve it from there."""
         self.lab = lab
         self.pages = read_pages(memory)  # what the guest must find
         self.dirty = set()  # numbers of the pages of 4 KiB that were written to, since the beginning
         self.in_page = thawtest.PAGE_BYTES[page_size] // PAGE
-        self.pager = lab.serve(memory, "--fault-around", "0", *args)
+        if image:
+            socket = lab.socket()
+            self.pager = lab.start_pager("--socket", socket, "--state", lab.state_dir, "--fault-around", "0", *image, *args,
+                                         socket=socket)
+            self.pager.wait_listening()
+        else:
+            self.pager = lab.serve(memory, "--fault-around", "0", *args)
         self.peer = thawtest.Peer(lab, len(self.pages) // self.in_page, page_size)
         self.peer.connect(self.pager)
         self.places = self._places(n_regions)

@@ -197,6 +197,23 @@ def test_three_layers_of_one_vm_that_goes_on_make_a_chain(lab, store, way):
     vm.close()
 
 
+@pytest.mark.parametrize("track", ["none", "wp"])
+def test_a_vm_that_is_served_from_an_image_becomes_a_layer_of_that_one_and_of_no_other(lab, store, track):
+    memory, rng = make_base(lab, store)
+    store.pack(write_pages(lab.dir / "other", [page_bytes(rng) for _ in range(PAGES)]), "other")
+    vm = Vm(lab, memory, "--track", track, image=["--image", "base", "--store", store.path])
+    wander(vm, rng)
+    for name, args in ways(vm, lab.dir / "diff").items():
+        diff(store, name, *args)
+        assert vm.holds(store, name)
+    before = store.names()
+    done = store.run("diff", "--parent", "other", "-o", "wrong", "--pid", vm.peer.pid, "--state", vm.state)
+    assert done.returncode == 1
+    assert "other" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert store.names() == before
+    vm.close()
+
+
 # ---- what cannot be told ----
 
 
