@@ -80,6 +80,10 @@ bench-ahead: all ## the second half of it: NAMES="bulk scattered", OUT=FOLDER, A
 bench-image: all ## images of real guests: size, speed, frames: NAMES="frames guests throughput", OUT=FOLDER, ARGS="--rounds 9"
 	@$(PYTHON) tools/bench_image.py --out $(or $(OUT),build/bench) $(ARGS) $(NAMES)
 
+.PHONY: bench-image-serve
+bench-image-serve: all ## a guest served from an image, against its memory file: ARGS="--memory FILE --rounds 5"
+	@$(PYTHON) tools/bench_image_serve.py $(ARGS)
+
 .PHONY: format
 format: ## lay out the C files as .clang-format says
 	@find src include tests examples -name '*.[ch]' -exec clang-format -i {} +
