@@ -25,6 +25,7 @@ from matrix import MODES, SEED
 from thawtest import let_go
 
 WRONG, STUCK = 1, 3
+PATIENCE = 60  # seconds: a KVM in software, beside other work, whose guest is interrupted all the time
 TABLES = {2, 3, 4}  # blocks with the guest's page tables, where accessed and dirty bits are set
 FIRST = 5  # block of data: see guest.h
 
@@ -43,7 +44,7 @@ def run(lab, kvm, mode, *args, way="ring3", size="8M"):
     kvm.need(*WAYS[way])
     memory = lab.memory(size, SEED)
     pager = lab.serve(memory, *MODES[mode])
-    result = lab.run_vmm(pager, memory, *WAYS[way], *args)
+    result = lab.run_vmm(pager, memory, *WAYS[way], *args, timeout=PATIENCE)
     pager.expect_exit(0)
     stats = pager.stats()
     thawtest.check_stats(stats, result)

@@ -152,7 +152,7 @@ def test_a_supervised_pager_that_is_killed_in_a_burst_leaves_no_processor_awake(
         return [int(pid) for pid in re.findall(r'msg="serving".* pager_pid=(\d+)', pager.err)]
 
     let_go(vmm)
-    wait_until(lambda: latency_us() == 0 or pauses(vmm) > 1, "processors that are kept awake")
+    wait_until(lambda: serving() and (latency_us() == 0 or pauses(vmm) > 1), "processors that are kept awake")
     os.kill(serving()[-1], signal.SIGKILL)
     wait_until(lambda: len(serving()) == 2, "the next pager")
     wait_until(lambda: pauses(vmm) > 1, "the end of the step", 60)
