@@ -95,9 +95,11 @@ def test_pagers_of_one_process_never_touch_each_others_descriptors(lab):
     peers = {}
     before = len([link for link in links_of(host) if link != "/dev/null"])
 
+    def n_listened(number):
+        return host.out.count(f"listening {number}\n")
+
     def serve_next(number):
         path = lab.dir / f"s{number}"
-        wait_until(lambda: thawtest.is_listening(path), f"pager {number}")
         peer = thawtest.Peer(lab, pages)
         assert peer.tell(f"connect {path}") == 0
         assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
@@ -110,8 +112,11 @@ def test_pagers_of_one_process_never_touch_each_others_descriptors(lab):
         serve_next(number)
     for _ in range(20):
         number = rng.randrange(n)
+        before_it = n_listened(number)
         peers[number].signal(signal.SIGKILL)
         peers[number].wait()
+        # Not before: the pager may not have taken the last connection yet, and would take this one down with its listener.
+        wait_until(lambda number=number, before=before_it: n_listened(number) > before, f"pager {number} to listen again")
         serve_next(number)
         other = peers[rng.randrange(n)]
         page = rng.randrange(pages)
