@@ -24,24 +24,27 @@ LAYERS = {
     "uffd": ["base", "core/event.h", "core/geom.h"],
     "pager": ["base", "core", "image", "source", "uffd"],
     "vmm": ["base", "uffd"],
-    "cli": ["base", "core", "image", "source", "pager", "vmm", "uffd/probe.h", "uffd/trial.h"],
+    "node": ["base", "core", "image", "source", "pager", "vmm"],
+    "cli": ["base", "core", "image", "source", "pager", "vmm", "node", "uffd/probe.h", "uffd/trial.h"],
 }
 
 # Which layers may include a header of include/thaw/.
 PUBLIC = {
-    "error.h": ["base", "source", "uffd", "pager", "vmm", "cli"],
+    "error.h": ["base", "source", "uffd", "pager", "vmm", "node", "cli"],
+    "features.h": ["vmm", "node", "cli"],
     "source.h": ["source", "pager", "cli"],
-    "thaw.h": ["pager", "cli"],
+    "thaw.h": ["pager", "node", "cli"],
     "vmm.h": ["vmm", "cli"],
 }
 
 # Facts of the outside world that have one owner: header, and the folders or files that may include it.
 OWNERS = {
     "linux/userfaultfd.h": ["src/uffd/", "src/base/linux_compat.h", "src/vmm/attach.c", "src/cli/bench/vmm.c"],
-    "jansson.h": ["src/pager/", "src/cli/"],
+    "jansson.h": ["src/pager/", "src/vmm/", "src/node/", "src/cli/"],
+    "curl/curl.h": ["src/vmm/curl_load.h"],
     "cairo.h": ["src/cli/map/cairo_load.h"],
     "cairo-svg.h": ["src/cli/map/cairo_load.h"],
-    "pthread.h": ["src/base/", "src/image/", "src/pager/", "src/vmm/", "src/cli/", "src/source/"],
+    "pthread.h": ["src/base/", "src/image/", "src/pager/", "src/vmm/", "src/node/", "src/cli/", "src/source/"],
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
