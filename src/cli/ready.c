@@ -14,7 +14,7 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
-#include "cli/map/state_copy.h"
+#include "node/state_copy.h"
 #include "cli/state_find.h"
 
 #define VERB "ready"

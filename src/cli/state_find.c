@@ -3,12 +3,12 @@
 
 #include <limits.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/map/size_text.h"
-#include "cli/map/state_copy.h"
+#include "node/state_copy.h"
+#include "node/state_find.h"
 #include "pager/state_dir.h"
 
 /* One line a pager, for people who must choose. */
@@ -58,29 +58,6 @@ static int find_only(const char *verb, const char *dir, char *path, size_t len)
     return CLI_FAILED;
 }
 
-/* The state file of the process @pid: of the pager that made it, of the one that serves now, or of the VMM. */
-static int find_pid(const char *verb, const char *dir, int pid, char *path, size_t len)
-{
-    _cleanup_(state_list_freep) struct state_list *list = NULL;
-
-    if (state_list_read(dir, &list) < 0 || state_path(dir, pid, path, len) < 0)
-        return cli_error(verb, "%s", err_text());
-    if (access(path, F_OK) == 0)
-        return CLI_OK;
-    for (unsigned i = 0; i < list->n; i++) {
-        _cleanup_(state_freep) struct state_copy *s = NULL;
-        char candidate[PATH_MAX];
-
-        if (state_path(dir, list->pids[i], candidate, sizeof(candidate)) < 0 ||
-            state_read(candidate, &s) < 0)
-            continue;
-        if ((s->block.header->pager_pid == pid || s->block.header->vmm_pid == pid) &&
-            snprintf(path, len, "%s", candidate) < (int)len)
-            return CLI_OK;
-    }
-    return CLI_OK; /* the first name will do to say that there is no such file */
-}
-
 int cli_find_state(const char *verb, const char *which, const char *dir, char *path, size_t len)
 {
     char default_dir[PATH_MAX];
@@ -91,12 +68,13 @@ int cli_find_state(const char *verb, const char *which, const char *dir, char *p
             return cli_error(verb, "file name is too long");
         return CLI_OK;
     }
+    if (which)
+        return state_find(dir, (int)pid, path, len) < 0 ? cli_error(verb, "%s", err_text())
+                                                        : CLI_OK;
     if (!dir) {
         if (state_dir_default(default_dir, sizeof(default_dir)) < 0)
             return cli_error(verb, "%s", err_text());
         dir = default_dir;
     }
-    if (!which)
-        return find_only(verb, dir, path, len);
-    return find_pid(verb, dir, (int)pid, path, len);
+    return find_only(verb, dir, path, len);
 }

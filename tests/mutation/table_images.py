@@ -10,9 +10,9 @@ FRAME = "src/image/frame.c"
 VERIFY = "src/image/verify.c"
 DIFF_FILE = "src/image/diff_file.c"
 PAGE_WATCH = "src/image/page_watch.c"
-DIFF_STATE = "src/cli/image/diff_state.c"
-DIFF_READ = "src/cli/image/diff_state_read.c"
-DIFF_VM = "src/cli/image/diff_vm.c"
+LAYER_STATE = "src/node/layer_state.c"
+LAYER_READ = "src/node/layer_state_read.c"
+LAYER_VM = "src/node/layer_vm.c"
 
 MUTATIONS = (
     # ---- images ----
@@ -143,11 +143,11 @@ MUTATIONS = (
       "process:test_image_serve::test_as_many_files_as_the_hard_limit_allows_are_used_and_no_more_is_an_error"),
 
     # ---- layers ----
-    ("gives a removed page its parent's bytes", DIFF_STATE,
+    ("gives a removed page its parent's bytes", LAYER_STATE,
       "    case PAGE_REMOVED:\n        return DIFF_ZERO;",
       "    case PAGE_REMOVED:\n        return DIFF_PARENT;",
       "process:test_image_diff::test_a_removed_page_is_zero_though_the_diff_has_a_hole_there_and_the_parent_has_bytes"),
-    ("gives a page that came back as zero its parent's bytes", DIFF_STATE,
+    ("gives a page that came back as zero its parent's bytes", LAYER_STATE,
       "return s->fresh || s->tracked ? DIFF_ZERO : DIFF_UNSURE;",
       "return s->fresh || s->tracked ? DIFF_PARENT : DIFF_UNSURE;",
       "process:test_image_diff::test_a_removed_page_is_zero_though_the_diff_has_a_hole_there_and_the_parent_has_bytes"),
@@ -155,11 +155,11 @@ MUTATIONS = (
       "        if (kinds[p] != KIND_DATA)\n",
       "        if (kinds[p] != KIND_DATA || (d->hints && d->hints[p] == DIFF_ZERO))\n",
       "process:test_image_diff::test_data_wins_over_zero_and_zero_wins_over_the_parent"),
-    ("takes what is gone from a VM for the parent's", DIFF_STATE,
+    ("takes what is gone from a VM for the parent's", LAYER_STATE,
       "    return shared ? KIND_DATA : KIND_HOLE;",
       "    return shared ? KIND_DATA : KIND_PARENT;",
       "process:test_image_diff::test_the_layer_is_what_the_guest_finds_however_it_is_told"),
-    ("takes a clean page for the parent's though writes are not tracked", DIFF_STATE,
+    ("takes a clean page for the parent's though writes are not tracked", LAYER_STATE,
       "s->tracked && state == PAGE_CLEAN && (mapped & PAGEMAP_ARMED) != 0",
       "state == PAGE_CLEAN",
       "process:test_image_diff::test_the_layer_is_what_the_guest_finds_however_it_is_told"),
@@ -167,7 +167,7 @@ MUTATIONS = (
       "    if (hint == DIFF_UNSURE && parent_has(d->parent, p))",
       "    if (false)",
       "process:test_image_diff::test_a_hole_of_which_nobody_knows_what_is_there_is_refused"),
-    ("takes a huge page that was written to for the parent's where it was not", DIFF_STATE,
+    ("takes a huge page that was written to for the parent's where it was not", LAYER_STATE,
       "huge ? h->counters.removes > 0 : s->fresh",
       "!huge && s->fresh",
       "process:test_image_diff::test_a_huge_page_that_was_written_to_in_part_may_have_been_removed_before"),
@@ -179,11 +179,11 @@ MUTATIONS = (
       "        if (kinds[p] != w->kinds[p])\n            r = changed(w, p);",
       "",
       "process:test_image_diff::test_a_vm_that_goes_on_gives_no_layer[none-read]"),
-    ("makes a layer of a VM whose pager has ended", DIFF_VM,
+    ("makes a layer of a VM whose pager has ended", LAYER_VM,
       "    if (s->stale)\n",
       "    if (false)\n",
       "process:test_image_diff::test_a_vm_without_its_pager_gives_no_layer"),
-    ("believes a state that is not finished", DIFF_READ,
+    ("believes a state that is not finished", LAYER_READ,
       "        if (block_at_rest(&s->block))",
       "        if (true)",
       "process:test_image_diff::test_a_state_whose_pager_has_a_message_in_hand_is_waited_for_or_refused"),
@@ -191,8 +191,8 @@ MUTATIONS = (
       "    if (data_bytes == d->file.bytes && (uint64_t)st.st_blocks * 512 < data_bytes)",
       "    if (false)",
       "unit:test_diff_file::a_file_system_that_does_not_tell_holes_is_noticed"),
-    ("lays a layer over the image of another VM", DIFF_STATE,
+    ("lays a layer over the image of another VM", LAYER_STATE,
       "    if (!s->fresh && !has_parent(m, id))",
       "    if (false)",
-      "unit:test_diff_state::an_image_says_by_its_id_whether_it_is_what_is_served"),
+      "unit:test_layer_state::an_image_says_by_its_id_whether_it_is_what_is_served"),
 )

@@ -12,12 +12,11 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
-#include "cli/image/diff_state.h"
-#include "cli/image/diff_vm.h"
 #include "cli/image/pack_request.h"
 #include "cli/state_find.h"
 #include "image/diff_file.h"
-#include "image/page_watch.h"
+#include "node/layer.h"
+#include "node/layer_state.h"
 
 #define VERB    "image diff"
 #define NOTHING "none" /* the argument of --state that says that the guest removed nothing */
@@ -136,15 +135,15 @@ static int find_state(struct request *req)
 static int read_hints(const struct request *req, const struct image *parent, uint8_t **hints)
 {
     _cleanup_(state_freep) struct state_copy *copy = NULL;
-    struct diff_state meaning;
+    struct layer_state meaning;
     int r;
 
     if (req->state_path[0] == '\0')
         return 0;
-    r = diff_state_read(req->state_path, &copy);
+    r = layer_state_read(req->state_path, &copy);
     if (r == 0)
-        r = diff_state_init(&meaning, &copy->block, req->state_path, parent);
-    return r == 0 ? diff_state_hints(hints, &meaning, parent->manifest->image_bytes) : r;
+        r = layer_state_init(&meaning, &copy->block, req->state_path, parent);
+    return r == 0 ? layer_state_hints(hints, &meaning, parent->manifest->image_bytes) : r;
 }
 
 static int diff_sparse(const struct request *req, struct store *store,
@@ -166,28 +165,6 @@ static int diff_sparse(const struct request *req, struct store *store,
     return r;
 }
 
-static int diff_vm(const struct request *req, struct store *store, const struct pack_options *opts,
-                   struct pack_result *done)
-{
-    struct diff_vm vm;
-    struct page_watch watch;
-    struct page_source memory;
-    struct page_source src;
-    int r = diff_vm_open(&vm, req->state_path, opts->parent);
-
-    if (r < 0)
-        return r;
-    memory = diff_vm_source(&vm);
-    r = page_watch_init(&watch, &memory, &opts->job);
-    if (r == 0) {
-        src = page_watch_source(&watch);
-        r = pack_pages(store, &src, opts, done);
-        page_watch_deinit(&watch);
-    }
-    diff_vm_close(&vm);
-    return r;
-}
-
 static int make(void *ctx, struct store *store, const struct pack_options *opts,
                 struct pack_result *done)
 {
@@ -195,7 +172,8 @@ static int make(void *ctx, struct store *store, const struct pack_options *opts,
 
     if (req->memory)
         return pack_memory(store, req->memory, opts, done);
-    return req->sparse ? diff_sparse(req, store, opts, done) : diff_vm(req, store, opts, done);
+    return req->sparse ? diff_sparse(req, store, opts, done)
+                       : layer_make(store, req->state_path, opts, done);
 }
 
 int image_diff(int argc, char **argv)

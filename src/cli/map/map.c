@@ -3,7 +3,7 @@
  * map.c - `thaw map`: the picture of a guest's memory as its pager sees it
  *
  *     which pager?  cli/state_find.h
- *     read          the state file, once (cli/map/state_copy.h)
+ *     read          the state file, once (node/state_copy.h)
  *     draw          into a file (cli/map/picture_image.h) or onto the terminal (cli/map/picture_term.h)
  *
  * The pager does not notice. A state file that a dead pager left behind is drawn and called stale.
@@ -22,7 +22,7 @@
 #include "cli/map/picture_image.h"
 #include "cli/map/picture_term.h"
 #include "cli/map/size_text.h"
-#include "cli/map/state_copy.h"
+#include "node/state_copy.h"
 #include "cli/state_find.h"
 
 /* struct request - the command line, understood */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* test_diff_state.c - what a pager's state says about the next layer of an image */
+/* test_layer_state.c - what a pager's state says about the next layer of an image */
 #include "testing.h"
 
 #include <errno.h>
@@ -9,7 +9,7 @@
 #include <thaw/thaw.h>
 
 #include "base/err.h"
-#include "cli/image/diff_state.h"
+#include "node/layer_state.h"
 #include "image_check.h"
 
 #define N_PAGES 10u /* five in each of two regions: one of each state, as in steps */
@@ -30,7 +30,7 @@ static const struct {
 static void *mem;
 static struct block block;
 static struct image parent = {.name = "base"};
-static struct diff_state s;
+static struct layer_state s;
 
 /* make_vm() - of pages of 1 << @page_shift; the parent is what it was restored from */
 static void make_vm(unsigned page_shift)
@@ -80,7 +80,7 @@ static int end_small(void **state)
 
 static int init(void)
 {
-    return diff_state_init(&s, &block, "it", &parent);
+    return layer_state_init(&s, &block, "it", &parent);
 }
 
 /* check_hints() - of absent, clean, removed, zero and dirty pages: "p" parent, "z" zero, "?" unsure */
@@ -90,7 +90,7 @@ static void check_hints(const char *expected)
     uint8_t *hints = NULL;
 
     assert_int_equal(init(), 0);
-    assert_int_equal(diff_state_hints(&hints, &s, parent.manifest->image_bytes), 0);
+    assert_int_equal(layer_state_hints(&hints, &s, parent.manifest->image_bytes), 0);
     for (uint64_t i = 0; i < N_PAGES * in_page; i++)
         assert_int_equal("pz?"[hints[i]], expected[i / in_page % 5]);
     free(hints);
@@ -197,12 +197,12 @@ static void what_is_there_is_read_and_what_is_not_is_zero_unless_it_never_was(vo
             for (unsigned k = 0; k < ARRAY_LEN(there); k++) {
                 bool armed = track == THAW_TRACK_WP && st == PAGE_CLEAN && k == 2;
 
-                assert_int_equal(diff_state_vm(&s, st, there[k], false),
+                assert_int_equal(layer_state_vm(&s, st, there[k], false),
                                  armed ? KIND_PARENT : KIND_DATA);
             }
-            assert_int_equal(diff_state_vm(&s, st, 0, false),
+            assert_int_equal(layer_state_vm(&s, st, 0, false),
                              st == PAGE_ABSENT ? KIND_PARENT : KIND_HOLE);
-            assert_int_equal(diff_state_vm(&s, st, 0, true),
+            assert_int_equal(layer_state_vm(&s, st, 0, true),
                              st == PAGE_ABSENT ? KIND_PARENT : KIND_DATA);
         }
     }
@@ -224,5 +224,5 @@ int main(void)
     };
 
     test_watchdog();
-    return cmocka_run_group_tests_name("diff_state", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("layer_state", tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef CLI_MAP_STATE_COPY_H
-#define CLI_MAP_STATE_COPY_H
+#ifndef NODE_STATE_COPY_H
+#define NODE_STATE_COPY_H
 
 /*
  * state_copy.h - reading a state file

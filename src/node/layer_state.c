@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/image/diff_state.h"
+#include "node/layer_state.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -26,7 +26,7 @@ static bool has_parent(const struct manifest *m, const char *id)
 }
 
 /* find_fresh() - is the parent what is served? */
-static int find_fresh(struct diff_state *s, const char *name, const struct image *parent)
+static int find_fresh(struct layer_state *s, const char *name, const struct image *parent)
 {
     const struct block_header *h = s->block->header;
     const struct manifest *m = parent->manifest;
@@ -44,12 +44,12 @@ static int find_fresh(struct diff_state *s, const char *name, const struct image
     return 0;
 }
 
-int diff_state_init(struct diff_state *out, const struct block *block, const char *name,
-                    const struct image *parent)
+int layer_state_init(struct layer_state *out, const struct block *block, const char *name,
+                     const struct image *parent)
 {
     const struct block_header *h = block->header;
     const struct geom_region *last = &block->geom.regions[block->geom.n_regions - 1];
-    struct diff_state s = {.block = block, .tracked = h->track == THAW_TRACK_WP};
+    struct layer_state s = {.block = block, .tracked = h->track == THAW_TRACK_WP};
     int r;
 
     if (last->imgoff + last->len_bytes != parent->manifest->image_bytes)
@@ -73,7 +73,7 @@ int diff_state_init(struct diff_state *out, const struct block *block, const cha
     return 0;
 }
 
-static enum diff_hint hint_of(const struct diff_state *s, enum page_state state)
+static enum diff_hint hint_of(const struct layer_state *s, enum page_state state)
 {
     const struct block_header *h = s->block->header;
     bool huge = s->block->geom.page_shift > 12;
@@ -90,7 +90,7 @@ static enum diff_hint hint_of(const struct diff_state *s, enum page_state state)
     }
 }
 
-int diff_state_hints(uint8_t **out, const struct diff_state *s, uint64_t image_bytes)
+int layer_state_hints(uint8_t **out, const struct layer_state *s, uint64_t image_bytes)
 {
     const struct geom *g = &s->block->geom;
     uint64_t in_page = geom_page_bytes(g) / IMAGE_PAGE;
@@ -110,8 +110,8 @@ int diff_state_hints(uint8_t **out, const struct diff_state *s, uint64_t image_b
     return 0;
 }
 
-enum page_kind diff_state_vm(const struct diff_state *s, enum page_state state, uint64_t mapped,
-                             bool shared)
+enum page_kind layer_state_vm(const struct layer_state *s, enum page_state state, uint64_t mapped,
+                              bool shared)
 {
     if ((mapped & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) != 0)
         return s->tracked && state == PAGE_CLEAN && (mapped & PAGEMAP_ARMED) != 0 ? KIND_PARENT

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/map/state_copy.h"
+#include "node/state_copy.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "cli/image/diff_vm.h"
+#include "node/layer_vm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@ static void file_closep(FILE **f)
         (void)fclose(*f);
 }
 
-static int pid_of(const struct diff_vm *vm)
+static int pid_of(const struct layer_vm *vm)
 {
     return vm->state->block.header->vmm_pid;
 }
@@ -57,15 +57,15 @@ static bool same_memory(const struct block *a, const struct block *b)
 }
 
 /* read_state() - once more; it takes the place of the one before */
-static int read_state(struct diff_vm *vm)
+static int read_state(struct layer_vm *vm)
 {
     _cleanup_(state_freep) struct state_copy *s = NULL;
-    int r = diff_state_read(vm->state_path, &s);
+    int r = layer_state_read(vm->state_path, &s);
 
     if (r == 0)
         r = check_alive(s, vm->state_path);
     if (r == 0)
-        r = diff_state_init(&vm->meaning, &s->block, vm->state_path, vm->parent);
+        r = layer_state_init(&vm->meaning, &s->block, vm->state_path, vm->parent);
     if (r == 0 && vm->state && !same_memory(&vm->state->block, &s->block))
         r = err_origin(-EIO, "%s became the state of another VM", vm->state_path);
     if (r < 0)
@@ -77,7 +77,7 @@ static int read_state(struct diff_vm *vm)
 }
 
 /* find_shared() - is any of the memory mapped in a way that other processes may share? */
-static int find_shared(struct diff_vm *vm)
+static int find_shared(struct layer_vm *vm)
 {
     _cleanup_(file_closep) FILE *maps = NULL;
     const struct geom *g = &vm->state->block.geom;
@@ -102,12 +102,12 @@ static int find_shared(struct diff_vm *vm)
     return ferror(maps) ? err_origin_errno(-EIO, "cannot read %s", path) : 0;
 }
 
-int diff_vm_open(struct diff_vm *vm, const char *state_path, const struct image *parent)
+int layer_vm_open(struct layer_vm *vm, const char *state_path, const struct image *parent)
 {
     char path[64];
     int r;
 
-    *vm = (struct diff_vm){.state_path = state_path, .parent = parent, .pagemap_fd = -1};
+    *vm = (struct layer_vm){.state_path = state_path, .parent = parent, .pagemap_fd = -1};
     r = read_state(vm);
     if (r < 0)
         goto failed;
@@ -120,11 +120,11 @@ int diff_vm_open(struct diff_vm *vm, const char *state_path, const struct image 
         r = find_shared(vm);
 failed:
     if (r < 0)
-        diff_vm_close(vm);
+        layer_vm_close(vm);
     return r;
 }
 
-void diff_vm_close(struct diff_vm *vm)
+void layer_vm_close(struct layer_vm *vm)
 {
     vm->pagemap_fd = fd_close(vm->pagemap_fd);
     vm->state = state_free(vm->state);
@@ -133,7 +133,7 @@ void diff_vm_close(struct diff_vm *vm)
 /* ---- what is known of each page ------------------------------------------------------------------------------- */
 
 /* look_at() - @n times 4096 bytes from @hva on, which are in page @p and those behind it; what they are goes to @kinds */
-static int look_at(struct diff_vm *vm, const struct geom_region *region, uint64_t at, uint64_t n,
+static int look_at(struct layer_vm *vm, const struct geom_region *region, uint64_t at, uint64_t n,
                    uint8_t *kinds)
 {
     static uint64_t entries[PIECE_PAGES];
@@ -147,15 +147,15 @@ static int look_at(struct diff_vm *vm, const struct geom_region *region, uint64_
     for (uint64_t i = 0; i < n; i++) {
         pgno_t p = geom_page_of(g, region, hva + i * IMAGE_PAGE);
 
-        kinds[i] = (uint8_t)diff_state_vm(&vm->meaning, pagetab_get(&vm->state->block.pages, p),
-                                          entries[i], vm->shared);
+        kinds[i] = (uint8_t)layer_state_vm(&vm->meaning, pagetab_get(&vm->state->block.pages, p),
+                                           entries[i], vm->shared);
     }
     return 0;
 }
 
 static int look(void *ctx, uint8_t *kinds)
 {
-    struct diff_vm *vm = ctx;
+    struct layer_vm *vm = ctx;
     const struct geom *g;
     int r = read_state(vm);
 
@@ -175,7 +175,7 @@ static int look(void *ctx, uint8_t *kinds)
 /* ---- what is in them ------------------------------------------------------------------------------------------ */
 
 /* copy() - @len bytes at @hva */
-static int copy(const struct diff_vm *vm, char *buf, size_t len, hva_t hva)
+static int copy(const struct layer_vm *vm, char *buf, size_t len, hva_t hva)
 {
     size_t done = 0;
 
@@ -200,7 +200,7 @@ static int copy(const struct diff_vm *vm, char *buf, size_t len, hva_t hva)
 
 static int read_pages(void *ctx, void *buf, size_t len, uint64_t off)
 {
-    const struct diff_vm *vm = ctx;
+    const struct layer_vm *vm = ctx;
     const struct geom *g = &vm->state->block.geom;
     size_t done = 0;
     int r = 0;
@@ -221,7 +221,7 @@ static int check(void *ctx)
     return read_state(ctx);
 }
 
-struct page_source diff_vm_source(struct diff_vm *vm)
+struct page_source layer_vm_source(struct layer_vm *vm)
 {
     struct timespec now = {0};
 

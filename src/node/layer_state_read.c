@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * diff_state_read.c - a state that has all that happened before
+ * layer_state_read.c - a state that has all that happened before
  *
  * The pager's parts of a state are not read in one moment. So a copy whose pager is at rest only says that everything until
  * then was written down; the page states are those of the copy that is read after it.
@@ -10,12 +10,12 @@
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "cli/image/diff_state.h"
+#include "node/layer_state.h"
 
 #define WAIT_NS (1 * NS_PER_S)
 #define NAP_NS  (1 * NS_PER_MS)
 
-int diff_state_read(const char *path, struct state_copy **out)
+int layer_state_read(const char *path, struct state_copy **out)
 {
     const struct timespec nap = {.tv_nsec = NAP_NS};
     uint64_t until_ns = clock_now_ns() + WAIT_NS;

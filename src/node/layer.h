@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef NODE_LAYER_H
+#define NODE_LAYER_H
+
+/*
+ * layer.h - the next layer of an image, made from the memory of a VM that is served from it
+ *
+ * The VM must be paused, and its pager must serve it. A page that the guest removed is zero in the layer, whatever the parent has
+ * there (layer_state.h). That the VM stood still meanwhile is found out while the layer is made (image/page_watch.h): one that
+ * ran makes an error and not an image.
+ */
+
+#include "image/pack.h"
+
+/**
+ * layer_make() - pack what changed since the parent, and give it its name
+ * @s:          held (store_hold())
+ * @state_path: of the VM's pager
+ * @o:          with a parent: what is served, or an image made of the same VM later
+ *
+ * Return: 0 or a negative errno with a text: -ESRCH: there is no such VM or pager any more; -EBUSY, -EIO: it does not stand still
+ */
+int layer_make(struct store *s, const char *state_path, const struct pack_options *o,
+               struct pack_result *out);
+
+#endif
