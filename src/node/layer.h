@@ -16,11 +16,13 @@
  * layer_make() - pack what changed since the parent, and give it its name
  * @s:          held (store_hold())
  * @state_path: of the VM's pager
- * @o:          with a parent: what is served, or an image made of the same VM later
+ * @served:     (borrow) what is served, or an image made of the same VM later
+ * @o:          with a parent: @served itself, or an ancestor of it, on which all that has changed since then is laid
+ *              (image/squash.h)
  *
  * Return: 0 or a negative errno with a text: -ESRCH: there is no such VM or pager any more; -EBUSY, -EIO: it does not stand still
  */
-int layer_make(struct store *s, const char *state_path, const struct pack_options *o,
-               struct pack_result *out);
+int layer_make(struct store *s, const char *state_path, const struct image *served,
+               const struct pack_options *o, struct pack_result *out);
 
 #endif
