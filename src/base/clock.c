@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/clock.h"
 
+#include <limits.h>
+
 static uint64_t read_clock(clockid_t id)
 {
     struct timespec ts;
@@ -19,4 +21,12 @@ uint64_t clock_now_ns(void)
 uint64_t clock_wall_ns(void)
 {
     return read_clock(CLOCK_REALTIME);
+}
+
+int clock_left_ms(uint64_t deadline_ns)
+{
+    uint64_t now_ns = clock_now_ns();
+    uint64_t left_ms = deadline_ns > now_ns ? (deadline_ns - now_ns - 1) / NS_PER_MS + 1 : 0;
+
+    return left_ms > INT_MAX ? INT_MAX : (int)left_ms;
 }

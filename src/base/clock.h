@@ -14,6 +14,9 @@ uint64_t clock_now_ns(void);
 /** clock_wall_ns() - CLOCK_REALTIME */
 uint64_t clock_wall_ns(void);
 
+/** clock_left_ms() - until @deadline_ns of clock_now_ns(), for poll(2): rounded up; 0 when it has passed */
+int clock_left_ms(uint64_t deadline_ns);
+
 static inline struct timespec timespec_from_ns(uint64_t ns)
 {
     return (struct timespec){

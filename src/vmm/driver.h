@@ -16,6 +16,7 @@
  *     api.sock, serial.sock    the VMM's own sockets
  *     console.log              what the guest has written to its serial console
  *     vmm.log                  what the VMM has written
+ *     pid                      which process the VMM is (child_id_read()), written before it runs
  *     exit                     how the VMM ended: one line, written by the process that waits for it
  *
  * The life of a VM, and which operation takes it where:
@@ -35,6 +36,7 @@
 #include <sys/types.h>
 
 #include "base/base.h"
+#include "vmm/child.h"
 
 #define VMM_FILE_KERNEL    "kernel"
 #define VMM_FILE_INITRD    "initrd"
@@ -46,6 +48,7 @@
 #define VMM_FILE_SERIAL    "serial.sock"
 #define VMM_FILE_CONSOLE   "console.log"
 #define VMM_FILE_LOG       "vmm.log"
+#define VMM_FILE_PID       "pid"
 #define VMM_FILE_EXIT      "exit"
 
 #define VMM_MEMORY_MIB_MIN 32u
@@ -101,12 +104,6 @@ struct vmm_spec {
     bool free_page_reporting;
     bool free_page_hinting;
     const struct vmm_jail *jail;
-};
-
-/** struct vmm_id - which process: a number alone is used again one day */
-struct vmm_id {
-    pid_t pid;
-    uint64_t start_ticks; /* procfs_start_ticks() */
 };
 
 /** enum vmm_run_state - what a VMM says of its guest */
