@@ -48,12 +48,14 @@ struct instance_spec {
 
 /**
  * struct instance - the two processes; what is not there is zeroed
- * @vmm:        owned
- * @pager:      with --supervise: the one that serves is a child of it, and changes
- * @state_path: of the pager's state file; "" if there is no pager
+ * @vmm:        owned; NULL: it has ended
+ * @vmm_id:     of the VMM, living or not
+ * @pager:      the supervisor: the pager that serves is a child of it, and changes
+ * @state_path: of the pager's state file; "": there is none
  */
 struct instance {
     struct vmm *vmm;
+    struct vmm_id vmm_id;
     struct vmm_id pager;
     char state_path[256];
 };
