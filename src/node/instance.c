@@ -237,8 +237,12 @@ static int load(struct instance *in, const struct vmm_driver *driver, const stru
 
     if (r == 0)
         r = start_listening(in, serve, spec, folder, timeout_ms);
+    if (serve->times)
+        serve->times->listening_ns = clock_now_ns();
     if (r == 0)
         r = vmm_start(in->vmm, true, timeout_ms);
+    if (serve->times)
+        serve->times->started_ns = clock_now_ns();
     if (r < 0)
         return r;
     in->vmm_id = vmm_id(in->vmm);

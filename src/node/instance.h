@@ -28,6 +28,12 @@
 #define INSTANCE_FILE_PAGER_EXIT  "pager.exit"
 #define INSTANCE_FILE_PAGER_STATS "pager.stats"
 
+/** struct instance_times - clock_now_ns() when the pager listened, and when the VMM answered */
+struct instance_times {
+    uint64_t listening_ns;
+    uint64_t started_ns;
+};
+
 /**
  * struct instance_spec - what is served, and how
  * @store:          the store's folder
@@ -36,6 +42,7 @@
  * @record:         the file for a record of the working set, absolute; NULL: nothing is recorded
  * @record_seconds: the record ends so long after the first fault; 0: when the pager is told so (thaw-ready(1))
  * @no_prefetch:    the image's working set is not installed ahead
+ * @times:          (borrow for the call) when it was how far; NULL: nobody wants to know
  */
 struct instance_spec {
     const char *store;
@@ -44,6 +51,7 @@ struct instance_spec {
     const char *record;
     unsigned record_seconds;
     bool no_prefetch;
+    struct instance_times *times;
 };
 
 /**

@@ -86,6 +86,8 @@ struct vmm_jail {
  * @has_initrd, @has_rootfs: whether the folder has one; @rootfs_read_only: the guest may not write to it
  * @memory_mib: at least VMM_MEMORY_MIB_MIN; even with @huge_pages
  * @huge_pages: the guest's memory is in pages of 2 MiB
+ * @memory_from_file: a snapshot is loaded with its memory mapped from the file `memory`, privately, and without a pager: the VMM's
+ *              own way, to compare with
  * @free_page_reporting, @free_page_hinting: what the balloon, which every VM has, is told to offer
  * @jail:       (borrow) NULL: none. Firecracker only
  */
@@ -101,6 +103,7 @@ struct vmm_spec {
     unsigned memory_mib;
     unsigned n_vcpus;
     bool huge_pages;
+    bool memory_from_file;
     bool free_page_reporting;
     bool free_page_hinting;
     const struct vmm_jail *jail;
