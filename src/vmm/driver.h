@@ -27,7 +27,7 @@
  *     vmm_kill()                                  vmm_wait_end()
  *
  * The VMM outlives the process that has started it: it belongs to a small process that waits for it and writes `exit`.
- * Another process finds it again by its folder, its number and when it began (vmm_adopt()). So nothing about a VM is kept in
+ * Another process finds it again by its folder, its number and when it began, both of which are in `pid` (vmm_adopt()). So nothing about a VM is kept in
  * memory only, and each operation makes its own connection.
  *
  * Everything has a deadline; what goes beyond it is -ETIMEDOUT with a text that names the VMM and what it was asked.
@@ -138,7 +138,8 @@ const char *vmm_driver_name(const struct vmm_driver *driver);
  * vmm_driver_check() - can a VM be made of this? Asked before anything starts
  * @version: of the VMM, as vmm_program_version() says it
  *
- * Return: 0, or -EINVAL with a text that names the field and what was expected
+ * Return: 0, or -EINVAL with a text that names the field and what was expected; -EOPNOTSUPP with a text that names the version
+ * which has what is asked for
  */
 int vmm_driver_check(const struct vmm_driver *driver, const struct vmm_spec *spec,
                      const char *version);
@@ -184,8 +185,8 @@ const char *vmm_root(const struct vmm *vm);
  * vmm_start() - start the process, wait until it answers
  * @loads: a snapshot will be loaded: with QEMU that is decided now, and the pager must listen before it is started
  *
- * Context: the files that the spec speaks of are in vmm_root(). Stale sockets and logs are removed. On an error the process
- * is gone.
+ * Context: the files that the spec speaks of are in vmm_root(); QEMU wants kernel and initrd to load a snapshot, too. Stale
+ * sockets and logs are removed. On an error the process is gone.
  * Return: 0 or a negative errno with a text that has the VMM's last words
  */
 int vmm_start(struct vmm *vm, bool loads, unsigned timeout_ms);
@@ -246,6 +247,9 @@ int vmm_console_write(struct vmm *vm, const char *text, size_t len, unsigned tim
 
 /** vmm_kill() - SIGKILL, and wait until it is gone. A VM that is gone is no error */
 int vmm_kill(struct vmm *vm, unsigned timeout_ms);
+
+/** vmm_wait_end() - until its process has ended. Return: 0; -ETIMEDOUT (no text); another negative errno with a text */
+int vmm_wait_end(const struct vmm *vm, unsigned timeout_ms);
 
 /** vmm_has_ended() - without waiting */
 bool vmm_has_ended(const struct vmm *vm);
