@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/fc_socket.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/fd.h"
+
+/* put_text() - Return: whether there was room */
+PRINTF_LIKE(2, 3)
+static bool put_text(struct fc_socket *s, const char *fmt, ...)
+{
+    va_list args;
+    int n;
+
+    va_start(args, fmt);
+    n = vsnprintf(s->text, sizeof(s->text), fmt, args);
+    va_end(args);
+    if (n > 0 && (size_t)n < sizeof(s->text))
+        return true;
+    s->text[0] = '\0';
+    return false;
+}
+
+int fc_socket_find(struct fc_socket *s, const char *path)
+{
+    const char *name = strrchr(path, '/');
+
+    if (s->text[0] != '\0' || put_text(s, "%s", path))
+        return 0;
+    if (name && name[1] != '\0') {
+        s->dir_fd = folder_open(path);
+        if (s->dir_fd < 0)
+            return err_origin_errno(s->dir_fd, "cannot open the folder of socket %s", path);
+        if (put_text(s, "/proc/self/fd/%d%s", s->dir_fd, name))
+            return 0;
+        fc_socket_forget(s);
+    }
+    return err_origin(-ENAMETOOLONG,
+                      "the name of socket \"%s\" cannot be that of one: expected 1 to 80 bytes",
+                      name ? name + 1 : path);
+}
+
+void fc_socket_forget(struct fc_socket *s)
+{
+    s->text[0] = '\0';
+    s->dir_fd = fd_close(s->dir_fd);
+}
+
+int fc_socket_error(int neg_errno, const char *path)
+{
+    switch (neg_errno) {
+    case -ENOENT:
+        return err_origin(
+            neg_errno, "there is no socket %s: Firecracker does not run, or has not got there yet",
+            path);
+    case -ECONNREFUSED:
+        return err_origin(
+            neg_errno, "nobody listens on socket %s: the Firecracker that made it has ended", path);
+    case -EAGAIN:
+        return err_origin(-ETIMEDOUT, "Firecracker does not accept connections on socket %s", path);
+    default:
+        return err_origin_errno(neg_errno, "cannot connect to socket %s", path);
+    }
+}
