@@ -12,6 +12,9 @@
  *
  * What is wrong is noted and the work goes on. A pack that cannot be opened is one defect, whatever frames it has; of one that
  * is too short, the frames that it has no bytes of are not defects of their own.
+ *
+ * Before all that come the manifests: those of the parents are not needed to read an image, but nothing in a store removes them
+ * while a child is there (store_gc.c), so one that is gone or cannot be read has been lost. Each is looked at once, too.
  */
 
 #include "image/verify.h"
@@ -40,9 +43,11 @@ struct unit {
     uint64_t first_frame;
 };
 
+#define NO_PACK UINT32_MAX
+
 /* struct defect - something that is wrong, and where: to be sorted */
 struct defect {
-    uint32_t pack;
+    uint32_t pack; /* NO_PACK: of a manifest */
     uint64_t off;
     char *text;
 };
@@ -60,6 +65,7 @@ struct verify {
     char **buffers;
     unsigned n_threads;
     struct image_part part;
+    uint64_t n_parents; /* that are not among the images */
 
     pthread_mutex_t mutex; /* of what follows */
     struct defect *defects;
@@ -220,6 +226,111 @@ static int note(struct verify *v, uint32_t pack, uint64_t off)
     return r;
 }
 
+/* struct parent - that an image names */
+struct parent {
+    uint8_t id[IMAGE_ID_BYTES];
+    const struct manifest *child; /* NULL: it was looked at already */
+};
+
+/* compare_parents() - by their ids; what was looked at comes first */
+static int compare_parents(const void *a, const void *b)
+{
+    const struct parent *x = a;
+    const struct parent *y = b;
+    int order = memcmp(x->id, y->id, IMAGE_ID_BYTES);
+
+    return order != 0 ? order : (x->child != NULL) - (y->child != NULL);
+}
+
+/* note_parent() - this thread's last error is about one that cannot be read */
+static int note_parent(struct verify *v, const struct parent *parent)
+{
+    char child[IMAGE_ID_TEXT];
+    char *text = strdup(err_text());
+
+    if (!text)
+        return no_memory();
+    (void)err_origin(-EIO, "%s (a parent of image %.12s)", text,
+                     image_id_text(parent->child->id, child));
+    free(text);
+    return note(v, NO_PACK, v->n_parents);
+}
+
+/* list_parents() - @parents: (give) all that are named, and what was looked at; sorted */
+static int list_parents(struct parent **parents, uint64_t *out_n, const struct verify_subject *what)
+{
+    uint64_t room = what->n + what->n_told;
+    uint64_t k = 0;
+
+    for (size_t i = 0; i < what->n; i++)
+        room += what->manifests[i]->n_parents;
+    *parents = calloc(room, sizeof(**parents));
+    if (!*parents)
+        return no_memory();
+    for (size_t i = 0; i < what->n_told; i++)
+        memcpy((*parents)[k++].id, what->told[i], IMAGE_ID_BYTES);
+    for (size_t i = 0; i < what->n; i++) {
+        const struct manifest *m = what->manifests[i];
+
+        memcpy((*parents)[k++].id, m->id, IMAGE_ID_BYTES);
+        for (uint32_t p = 0; p < m->n_parents; p++) {
+            (*parents)[k].child = m;
+            memcpy((*parents)[k++].id, m->parents[p], IMAGE_ID_BYTES);
+        }
+    }
+    qsort(*parents, k, sizeof(**parents), compare_parents);
+    *out_n = k;
+    return 0;
+}
+
+/* check_parents() - the manifests of all parents are there and whole. Return: 0 or a negative errno with a text */
+static int check_parents(struct verify *v, const struct verify_subject *what)
+{
+    struct parent *parents = NULL;
+    uint64_t n_all = 0;
+    int r = list_parents(&parents, &n_all, what);
+
+    for (uint64_t i = 0; i < n_all && r == 0; i++) {
+        _cleanup_(manifest_freep) struct manifest *m = NULL;
+
+        if (!parents[i].child ||
+            (i > 0 && memcmp(parents[i - 1].id, parents[i].id, IMAGE_ID_BYTES) == 0))
+            continue;
+        r = store_read_manifest(v->store, parents[i].id, &m, NULL);
+        if (r < 0 && r != -ENOMEM)
+            r = note_parent(v, &parents[i]);
+        v->n_parents++;
+        if (r == 0)
+            r = image_part_tell(&v->part);
+    }
+    free(parents);
+    return r;
+}
+
+/* check_uses() - is a frame in more pages of the memory than a pager takes (source/arena.c)? */
+static int check_uses(struct verify *v, const struct manifest *m)
+{
+    uint64_t *n_used = calloc((size_t)m->n_frames + 1, sizeof(*n_used));
+    char id[IMAGE_ID_TEXT];
+    int r = 0;
+
+    if (!n_used)
+        return no_memory();
+    for (uint64_t i = 0; i < m->n_runs; i++)
+        n_used[m->runs[i].frame] += m->runs[i].n;
+    for (uint32_t f = 0; f < m->n_frames && r == 0; f++) {
+        if (n_used[f] <= FRAME_PAGES_MAX)
+            continue;
+        (void)err_origin(-EINVAL,
+                         "image %.12s cannot be served: frame %u is in %ju pages of its memory, "
+                         "expected at most %u",
+                         image_id_text(m->id, id), f, (uintmax_t)n_used[f], FRAME_PAGES_MAX);
+        r = note(v, NO_PACK, UINT64_MAX);
+    }
+    free(n_used);
+    return r;
+}
+
 /* read_digest() - of an open pack, up to the length that it should have. Return: 0; -EIO and others with a text */
 static int read_digest(struct verify *v, const struct manifest_pack *pack, int fd, const char *name,
                        uint8_t sha256[IMAGE_ID_BYTES])
@@ -350,14 +461,13 @@ static int compare_defects(const void *a, const void *b)
     const struct defect *x = a;
     const struct defect *y = b;
 
-    if (x->pack != y->pack)
-        return x->pack < y->pack ? -1 : 1;
+    if (x->pack != y->pack) /* NO_PACK first */
+        return x->pack + 1 < y->pack + 1 ? -1 : 1;
     return x->off != y->off ? compare_u64(&x->off, &y->off) : strcmp(x->text, y->text);
 }
 
-int verify_images(struct store *s, struct manifest *const *manifests, size_t n,
-                  const struct image_job *job, void (*defect)(void *ctx, const char *text),
-                  void *ctx, struct verify_result *out)
+int verify_images(struct store *s, const struct verify_subject *what, const struct image_job *job,
+                  void (*defect)(void *ctx, const char *text), void *ctx, struct verify_result *out)
 {
     struct verify v = {
         .store = s, .n_threads = job->n_threads, .part = {.job = job, .what = "verifying"}};
@@ -365,9 +475,13 @@ int verify_images(struct store *s, struct manifest *const *manifests, size_t n,
     int r;
 
     pthread_mutex_init(&v.mutex, NULL);
-    r = collect_packs(&v, manifests, n);
+    r = check_parents(&v, what);
+    for (size_t i = 0; i < what->n && r == 0; i++)
+        r = check_uses(&v, what->manifests[i]);
     if (r == 0)
-        r = collect_frames(&v, manifests, n);
+        r = collect_packs(&v, what->manifests, what->n);
+    if (r == 0)
+        r = collect_frames(&v, what->manifests, what->n);
     if (r == 0)
         r = cut(&v);
     if (r == 0)
@@ -379,8 +493,10 @@ int verify_images(struct store *s, struct manifest *const *manifests, size_t n,
         r = parallel_run(&work);
     if (v.n_defects > 1)
         qsort(v.defects, v.n_defects, sizeof(*v.defects), compare_defects);
-    *out = (struct verify_result){
-        .n_packs = v.n_packs, .n_frames = v.n_frames, .n_defects = v.n_defects};
+    *out = (struct verify_result){.n_parents = v.n_parents,
+                                  .n_packs = v.n_packs,
+                                  .n_frames = v.n_frames,
+                                  .n_defects = v.n_defects};
     for (uint64_t i = 0; i < v.n_packs; i++)
         out->pack_bytes += v.packs[i].bytes;
     for (uint64_t i = 0; i < v.n_defects; i++)

@@ -9,6 +9,7 @@ import pathlib
 import re
 import signal
 import struct
+import subprocess
 import xml.etree.ElementTree
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 import thawtest
 from image_reader import Image
 from image_writer import LZ4, PAGE, STORED, ZSTD, ImageWriter
-from imagelib import Store, make_memory, new_rng, page_bytes, write_pages
+from imagelib import LIMIT, Store, make_memory, new_rng, page_bytes, write_pages
 from workingset import make_workingset
 
 
@@ -329,9 +330,40 @@ def test_a_manifest_that_is_broken_is_a_defect_and_the_other_images_are_looked_a
     assert [line.split(":")[0] for line in lines] == ["two", f"no image none in the store {family.path}"]
     assert str(path) in lines[0] and "its sha256 is wrong (offset " in lines[0]
     assert family.run("verify", "two", "three").stdout.startswith("1 image, 3 packs")
+    (line,) = defects(family, "three")
+    assert str(path) in line and line.endswith(f"(a parent of image {ids['three'][:12]})")
     assert len(defects(family, "--all")) == 1
     (family.path / "names" / "two").write_text("no id\n", encoding="ascii")
     assert "names/two is damaged" in family.fails("verify", "--all")
+
+
+def test_a_parent_that_is_gone_is_a_defect_and_told_once(family):
+    ids = family.names()
+    path = family.path / "manifests" / ids["one"]
+    path.unlink()
+    expected = rf"cannot open {path}: No such file or directory \(a parent of image ({ids['two'][:12]}|{ids['three'][:12]})\)"
+    for names in (["two"], ["three", "two"]):
+        (line,) = defects(family, *names)
+        assert re.fullmatch(expected, line), line
+    (family.path / "names" / "one").unlink()
+    (line,) = defects(family, "--all")
+    assert re.fullmatch(expected, line), line
+    assert len(family.unpack("three", family.path.parent / "out").read_bytes()) == 1000 * PAGE
+
+
+def test_a_frame_that_is_in_too_many_places_to_be_served_is_told(store):
+    page = page_bytes(new_rng())
+    writer = ImageWriter(store.path, 2000)
+    frames = writer.add_pack([(STORED, page), (STORED, page)])
+    for i in range(512 + 513):
+        writer.add_run(i, 1, frames[i >= 512])
+    writer.put("many")
+    assert defects(store, "many") == [f"image {store.names()['many'][:12]} cannot be served: frame 1 is in 513 pages of its memory, "
+                                      "expected at most 512"]
+    served = subprocess.run([thawtest.program("THAW"), "serve", "--socket", str(store.path.parent / "socket"), "--image", "many",
+                             "--store", str(store.path), "--state", "none"], check=False, capture_output=True, text=True,
+                            stdin=subprocess.DEVNULL, timeout=LIMIT)
+    assert served.returncode == 1 and "frame 1 in more than 512 pages" in served.stderr
 
 
 @pytest.mark.parametrize("args", [[], ["--all", "a"], ["--no"], ["--threads", "0", "a"], ["--threads", "x", "a"]],

@@ -25,9 +25,9 @@ static const char help[] = "usage: thaw image verify NAME... [OPTIONS]\n"
                            "\n"
                            "Reads all that images need, their parents' packs too, and compares it "
                            "with the checksums: the\n"
-                           "SHA-256 of manifests and packs, and the checksum of each frame. Says "
-                           "all that is wrong, a line\n"
-                           "each, with file and offset.\n"
+                           "SHA-256 of manifests (the parents' too) and packs, and the checksum of "
+                           "each frame. Says all that\n"
+                           "is wrong, a line each, with file and offset.\n"
                            "\n"
                            "      --all        all images of the store\n"
                            "      --store DIR  the store; $THAW_STORE, or /var/lib/thaw\n"
@@ -49,6 +49,8 @@ struct images {
     struct manifest **manifests; /* owned, as are fds */
     int *fds;
     size_t n;
+    uint8_t (*told)[IMAGE_ID_BYTES]; /* owned: ids of those whose manifests are broken */
+    size_t n_told;
     size_t n_broken; /* that are not among them */
 };
 
@@ -94,10 +96,12 @@ static int parse_arguments(int argc, char **argv, struct request *req)
 static void add(struct images *images, struct store *store, const char *name,
                 const uint8_t id[IMAGE_ID_BYTES])
 {
+    assert(images->manifests && images->fds && images->told);
     if (store_read_manifest(store, id, &images->manifests[images->n], &images->fds[images->n]) <
         0) {
         (void)cli_error(VERB, "%s%s%s", name ? name : "", name ? ": " : "", err_text());
         images->n_broken++;
+        memcpy(images->told[images->n_told++], id, IMAGE_ID_BYTES);
         return;
     }
     images->n++;
@@ -107,7 +111,8 @@ static bool images_init(struct images *images, size_t room)
 {
     images->manifests = calloc(room + 1, sizeof(struct manifest *));
     images->fds = calloc(room + 1, sizeof(*images->fds));
-    return images->manifests && images->fds;
+    images->told = calloc(room + 1, sizeof(*images->told));
+    return images->manifests && images->fds && images->told;
 }
 
 static void images_deinit(struct images *images)
@@ -118,6 +123,7 @@ static void images_deinit(struct images *images)
     }
     free((void *)images->manifests);
     free(images->fds);
+    free(images->told);
 }
 
 /* open_named() - Return: 0 or -ENOMEM with a text */
@@ -168,13 +174,18 @@ static void tell_defect(void *ctx, const char *text)
 /* verify() - Return: the exit status */
 static int verify(struct images *images, struct store *store, struct image_work *work)
 {
+    const struct verify_subject what = {
+        .manifests = images->manifests,
+        .n = images->n,
+        .told = (const uint8_t(*)[IMAGE_ID_BYTES])images->told,
+        .n_told = images->n_told,
+    };
     struct verify_result done = {0};
     uint64_t n_defects;
     int r = 0;
 
     if (images->n > 0)
-        r = verify_images(store, images->manifests, images->n, &work->job, tell_defect, work,
-                          &done);
+        r = verify_images(store, &what, &work->job, tell_defect, work, &done);
     image_work_end(work);
     if (r < 0)
         return cli_error(VERB, "%s", err_text());
