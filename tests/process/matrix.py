@@ -8,6 +8,7 @@ The fake VMM does the checking (tests/lib/fakevmm.h). With THAW_REFERENCE set th
 import os
 
 import thawtest
+from servelib import pack
 
 SEED = int(os.environ.get("THAW_TEST_SEED", "0")) or int.from_bytes(os.urandom(3), "big") + 1
 
@@ -61,6 +62,11 @@ MODES = {
     "around-tracked": ["--fault-around", "64K", "--track", "wp"],
     "far-around": ["--fault-around", "2M"],
 }
+IMAGE_MODES = {  # the memory is made an image first
+    "image": [],
+    "image-tracked": ["--fault-around", "0", "--track", "wp"],
+    "image-without-cache": ["--image-share", "off", "--image-cache", "4K"],
+}
 
 
 def modes(*names):
@@ -71,7 +77,9 @@ def modes(*names):
 def run(lab, memory, mode, steps, layout, *more):
     """One cell of the matrix."""
     print("seed", memory.seed)
-    pager = lab.serve(memory, *MODES.get(mode, []))
+    if mode in IMAGE_MODES:
+        memory = pack(lab, memory)
+    pager = lab.serve(memory, *MODES.get(mode, []), *IMAGE_MODES.get(mode, []))
     result = lab.run_vmm(pager, memory, *LAYOUTS[layout], *more, *steps)
     pager.expect_exit(0)
     if not thawtest.reference():

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 import thawtest
-from matrix import FEW, HUGE, SEED, modes, run
+from matrix import FEW, HUGE, IMAGE_MODES, SEED, modes, run
 
 pytestmark = pytest.mark.usefixtures("huge")
 
@@ -18,6 +18,14 @@ pytestmark = pytest.mark.usefixtures("huge")
 def test_every_byte_of_2m_pages_is_right(lab, workload, mode):
     layout = FEW[(list(HUGE).index(workload) + len(mode)) % 3]
     run(lab, lab.memory("40M", SEED), mode, HUGE[workload], layout, "--page-size", "2M")
+
+
+@pytest.mark.parametrize("workload", HUGE)
+def test_every_byte_of_2m_pages_from_an_image_is_right(lab, workload):
+    if thawtest.reference():
+        pytest.skip("about thaw serve, not about the reference pager")
+    number = list(HUGE).index(workload)
+    run(lab, lab.memory("40M", SEED), list(IMAGE_MODES)[number % 3], HUGE[workload], FEW[number // 3 % 3], "--page-size", "2M")
 
 
 @pytest.mark.parametrize("mode", modes("page-by-page", "tracked"))

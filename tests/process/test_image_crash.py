@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-A pack, a removal, a collection is killed or stopped at each call that changes the store, the call fails, or the power goes: what is
+A pack, a diff, a removal, a collection is killed or stopped at each call that changes the store, the call fails, or the power goes: what is
 there is whole.
 
 Whatever happens, the store opens, each image that is listed has its bytes, what was acknowledged is there, nobody else's image
@@ -19,7 +19,8 @@ import subprocess
 import pytest
 
 import thawtest
-from imagelib import LIMIT, PAGE, Store, make_memory, new_rng
+from imagelib import LIMIT, PAGE, Store, make_memory, new_rng, write_pages
+from layerlib import Vm
 from powerloss import Recording
 from workingset import make_workingset
 
@@ -47,7 +48,8 @@ class Scene:
     """A store before something happens to it: memory files a, b and c, of which the first two may be packed."""
 
     def __init__(self, lab, rng):
-        self.dir = lab.dir
+        self.lab, self.dir = lab, lab.dir
+        self.vm = None
         self.before = Store(lab.dir / "before" / "store")
         self.before.path.parent.mkdir()
         parent = None
@@ -58,6 +60,19 @@ class Scene:
     def pack(self, memory, name, *options):
         """Arguments that make an image of one of the memory files."""
         return ["pack", self.dir / memory, "-o", name, "--threads", 1, *options]
+
+    def diff(self, name, how):
+        """Arguments that make an image of what a VM changed that came from a; the memory file v is what it finds."""
+        if not self.vm:
+            self.vm = Vm(self.lab, self.dir / "a")
+            for page in (3, 4, 9, 30):
+                self.vm.write(page)
+            self.vm.remove(7, 5)
+            self.vm.read(8)
+            self.vm.write_diff(self.dir / "diff")
+            write_pages(self.dir / "v", self.vm.pages)
+        what = {"sparse": ["--sparse", self.dir / "diff"], "vm": ["--pid", self.vm.peer.pid]}[how]
+        return ["diff", *what, "--state", self.vm.state, "--parent", "a", "-o", name, "--threads", 1]
 
     def prepare(self, *verbs):
         """What has happened before."""
@@ -117,6 +132,11 @@ SCENES = {
         lambda s: [s.pack("a", "a")], lambda s: s.pack("b", "a", "--replace"), {"a": "ab"}, {}, {"a": "b"}, ()),
     "the same image again": (
         lambda s: [s.pack("a", "a")], lambda s: s.pack("a", "b"), {"a": "a"}, {"b": "a"}, {"a": "a", "b": "a"}, ()),
+    "a layer of a diff file": (
+        lambda s: [s.pack("a", "a")], lambda s: s.diff("b", "sparse"), {"a": "a"}, {"b": "v"}, {"a": "a", "b": "v"}, ()),
+    "a layer of a VM, in place of another": (
+        lambda s: [s.pack("a", "a"), s.pack("b", "b", "--parent", "a")], lambda s: [*s.diff("b", "vm"), "--replace"],
+        {"a": "a", "b": "bv"}, {}, {"a": "a", "b": "v"}, ()),
     "a removal": (a_then_b, lambda s: ["rm", "b"], {"a": "a"}, {"b": "b"}, {"a": "a"}, "b"),
     "a collection": (
         lambda s: [*a_then_b(s), s.pack("c", "b", "--replace"), s.pack("b", "d"), ["rm", "d"]], lambda s: ["gc"],
@@ -170,7 +190,7 @@ def test_when_any_call_fails_it_is_told_in_one_line_and_every_image_is_whole(lab
     scene = Scene(lab, rng)
     scene.prepare(*before(scene))
     for i, (call, n) in enumerate(places(scene.copy("count"), args(scene), rng)):
-        if call == "unlinkat" and args(scene)[0] == "pack":
+        if call == "unlinkat" and args(scene)[0] in ("pack", "diff"):
             continue  # of what is in the way in tmp/: it stays for gc
         store = scene.copy(f"fail{i}")
         done = inject(store, args(scene), call, n, "error=" + ("EIO" if call == "fsync" else "ENOSPC"))
@@ -183,7 +203,7 @@ def test_when_any_call_fails_it_is_told_in_one_line_and_every_image_is_whole(lab
         shutil.rmtree(store.path.parent)
 
 
-@pytest.mark.parametrize("what", ["the first pack", "a child"])
+@pytest.mark.parametrize("what", ["the first pack", "a child", "a layer of a diff file"])
 def test_stopped_at_any_call_it_ends_whole_or_leaves_nothing(lab, rng, what):
     before, args, whole, may_be, after, _ = SCENES[what]
     scene = Scene(lab, rng)
