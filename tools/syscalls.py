@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """syscalls.py - collect the system calls that the source lists beside the code that makes them
 
-    syscalls.py [--root ROOT] rules [-o OUT] [--depfile FILE]   what syscall_filter_gen.c includes
-    syscalls.py [--root ROOT] list [start|serve]                names, one a line
+    syscalls.py [--root ROOT] rules [serve|fill] [-o OUT] [--depfile FILE]   what syscall_filter_gen.c includes
+    syscalls.py [--root ROOT] list [start|serve|fill]           names, one a line
     syscalls.py [--root ROOT] check                             calls in the source that no list has
 
 A list is a line of a comment:
@@ -13,6 +13,9 @@ A list is a line of a comment:
     #syscalls mmap:2&PROT_EXEC=0             only if argument 2, masked, is this
     #syscalls futex     locks                two blanks end the list; the rest is for people
     #syscalls:start socket bind              made before the filter is on, or by a supervisor, which has none; not in it
+    #syscalls:fill accept4                   a filler makes them, `thaw image fill`: they are in its filter
+    #syscalls:all pread64                    both do, the serving pager and the filler
+    #syscalls:fill clone3=ENOSYS             the call fails in this way: who makes it knows what else to do
 
 Arguments are compared as 32 bits: all that are worth comparing are ints. A call that an architecture does not have is
 left out there, so name the calls of each: `open openat`, `poll ppoll`.
@@ -29,14 +32,17 @@ import re
 import sys
 
 # What a pager is made of: all of these folders but for the files that only `thaw doctor` and `thaw image` use.
-PARTS = ["src/base", "src/core", "src/image", "src/source", "src/uffd", "src/pager", "src/cli/serve.c", "src/cli/serve_options.c"]
+PARTS = ["src/base", "src/core", "src/image", "src/source", "src/uffd", "src/pager", "src/cli/serve.c", "src/cli/serve_options.c",
+         "src/cli/image/fill.c"]
 NOT_A_PAGER = {"src/base/parallel.c", "src/base/procfs.c", "src/uffd/probe.c", "src/uffd/trial.c", "src/pager/syscall_filter_gen.c",
                "src/image/diff_file.c", "src/image/frame_runs.c", "src/image/image_stat.c", "src/image/memory_file.c", "src/image/pack.c",
                "src/image/pack_classify.c", "src/image/pack_frames.c", "src/image/pack_manifest.c", "src/image/page_watch.c",
                "src/image/store_gc.c", "src/image/store_write.c", "src/image/unpack.c", "src/image/verify.c"}
 LIBC_LIST = "src/pager/syscall_filter.c"
 
-LINE = re.compile(r"#syscalls(:start)? (\S+(?: \S+)*)")
+PHASES = {"": ["serve"], ":start": ["start"], ":fill": ["fill"], ":all": ["serve", "fill"]}
+LINE = re.compile(r"#syscalls(:start|:fill|:all)?(?!:) (\S+(?: \S+)*)")
+REFUSAL = re.compile(r"([a-z][a-z0-9_]*)=(E[A-Z0-9]+)$")
 TOKEN = re.compile(r"([a-z][a-z0-9_]*)(?::([0-5])(?:&([\w|]+))?=([\w|]+(?:,[\w|]+)*))?$")
 
 # Wrappers of the C library: name -> the calls that one of must be listed. Without a value: its own name.
@@ -52,7 +58,7 @@ WRAPPERS = {
     "sysinfo": [], "unlink": [], "waitpid": ["wait4"], "write": [],
 }
 
-Rule = collections.namedtuple("Rule", "name arg mask value")  # arg None: any arguments
+Rule = collections.namedtuple("Rule", "name arg mask value")  # arg None: any arguments; -1: it fails with the errno `value`
 
 
 class ListError(Exception):
@@ -70,6 +76,8 @@ def pager_files(root):
 
 def token_rules(token):
     """The rules of one word of a list."""
+    if match := REFUSAL.match(token):
+        return [Rule(match[1], -1, None, match[2])]
     match = TOKEN.match(token)
     if not match:
         raise ListError(f"cannot read {token!r}")
@@ -80,13 +88,14 @@ def token_rules(token):
 
 
 def file_rules(text):
-    """({"start" or "serve": [Rule]}) of one file."""
-    rules = {"start": [], "serve": []}
+    """({"start", "serve" or "fill": [Rule]}) of one file."""
+    rules = {"start": [], "serve": [], "fill": []}
     for number, line in enumerate(text.splitlines(), 1):
-        for start, words in LINE.findall(line.split("*/")[0]):
+        for tag, words in LINE.findall(line.split("*/")[0]):
             try:
                 for token in words.split(" "):
-                    rules["start" if start else "serve"] += token_rules(token)
+                    for phase in PHASES[tag]:
+                        rules[phase] += token_rules(token)
             except ListError as error:
                 raise ListError(f"line {number}: {error}") from error
     return rules
@@ -111,6 +120,8 @@ def rules_text(rules):
         lines.append(f"#ifdef SYS_{rule.name}")
         if rule.arg is None:
             lines.append(f"RULE(SYS_{rule.name})")
+        elif rule.arg < 0:
+            lines.append(f"RULE_FAIL(SYS_{rule.name}, {rule.value})")
         else:
             lines.append(f"RULE_IF(SYS_{rule.name}, {rule.arg}, {rule.mask}, {rule.value})")
         lines.append("#endif")
@@ -143,7 +154,7 @@ def check(root):
     for path in pager_files(root):
         n_files += 1
         for name in missing_in(path.read_text(encoding="utf-8"), common):
-            print(f"{path.relative_to(root)}: calls {name}, and no '#syscalls' or '#syscalls:start' in it has that")
+            print(f"{path.relative_to(root)}: calls {name}, and no '#syscalls' in it has that")
             offences += 1
     print(f"syscalls: {n_files} files, {offences} calls that no list has")
     return 1 if offences else 0
@@ -162,10 +173,11 @@ def main(argv):
     parser.add_argument("--root", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent.parent)
     tasks = parser.add_subparsers(dest="task", required=True)
     task = tasks.add_parser("rules")
+    task.add_argument("phase", nargs="?", default="serve", choices=["serve", "fill"])
     task.add_argument("-o", "--output")
     task.add_argument("--depfile")
     task = tasks.add_parser("list")
-    task.add_argument("phase", nargs="?", default="serve", choices=["start", "serve"])
+    task.add_argument("phase", nargs="?", default="serve", choices=["start", "serve", "fill"])
     tasks.add_parser("check")
     options = parser.parse_args(argv)
     try:
@@ -174,7 +186,7 @@ def main(argv):
         if options.task == "list":
             text = "".join(f"{name}\n" for name in sorted({r.name for r in all_rules(options.root, options.phase)}))
         else:
-            text = rules_text(all_rules(options.root, "serve"))
+            text = rules_text(all_rules(options.root, options.phase))
     except ListError as error:
         print(f"syscalls: {error}", file=sys.stderr)
         return 2

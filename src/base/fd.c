@@ -12,7 +12,7 @@
 
 #include "base/err.h"
 
-/* #syscalls close */
+/* #syscalls:all close */
 int fd_close(int fd)
 {
     int saved = errno;

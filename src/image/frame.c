@@ -204,7 +204,7 @@ static int broken(const struct manifest_frame *frame, const char *name, const ch
 }
 
 /* read_part() - @len bytes of a pack, from @off on. Return: 0 or -EIO with a text */
-/* #syscalls pread64 */
+/* #syscalls:all pread64 */
 static int read_part(int fd, const char *name, char *into, size_t len, uint64_t off)
 {
     size_t done = 0;

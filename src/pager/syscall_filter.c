@@ -2,9 +2,11 @@
 /*
  * syscall_filter.c - seccomp: the calls that are listed, no others
  *
- *     lists in comments beside the code  ->  tools/syscalls.py                            ->  syscall_rules.inc
- *                                        ->  syscall_filter_gen.c, run while building     ->  syscall_filter.inc
- *                                        ->  the array below
+ *     lists in comments beside the code  ->  tools/syscalls.py                            ->  syscall_rules_serve.inc
+ *                                        ->  syscall_filter_gen.c, run while building     ->  syscall_filter_serve.inc
+ *                                        ->  an array below
+ *
+ * and the same with _fill for a filler (source/filler.h), whose lists are others.
  *
  * So the filter is made when the program is built, and costs a pager two system calls. Two numbers are not known then: our
  * own process id, which stands in the array as SYSCALL_FILTER_SELF, and the descriptor of the folder in which a pager looks
@@ -15,17 +17,20 @@
  * (confine_report()), and the test suite does not accept any. Where SIGSYS is blocked, as in pthread_create(), the kernel
  * ends the process instead.
  *
+ * Nobody waits for a filler: pagers do without one that dies. So there the kernel ends the process at once, without a handler.
+ *
  * The lists beside the code have what the code asks for. What the C library asks for on its own behalf stands here:
  *
- * #syscalls brk mmap:2&PROT_EXEC=0 mremap munmap       malloc and free
- * #syscalls mprotect:2&PROT_EXEC=0 madvise              malloc in threads; the stack of a thread that ended
- * #syscalls futex                                       mutexes, conditions, the end of threads
- * #syscalls rseq set_robust_list rt_sigprocmask exit    a thread begins and ends
- * #syscalls exit_group                                  the end
- * #syscalls rt_sigreturn restart_syscall                signal handlers; waiting goes on after SIGCONT
- * #syscalls getpid gettid tgkill:0=SELF                 abort(), after a failed assertion
- * #syscalls clock_gettime                               where the clock cannot be read without a call
- * #syscalls getrandom                                   mkostemp() makes names
+ * #syscalls:all brk mmap:2&PROT_EXEC=0 mremap munmap       malloc and free
+ * #syscalls:all mprotect:2&PROT_EXEC=0 madvise              malloc in threads; the stack of a thread that ended
+ * #syscalls:all futex                                       mutexes, conditions, the end of threads
+ * #syscalls:all rseq set_robust_list rt_sigprocmask exit    a thread begins and ends
+ * #syscalls:all exit_group                                  the end
+ * #syscalls rt_sigreturn                                    signal handlers
+ * #syscalls:all restart_syscall                             waiting goes on after SIGCONT
+ * #syscalls:all getpid gettid tgkill:0=SELF                 abort(), after a failed assertion
+ * #syscalls:all clock_gettime                               where the clock cannot be read without a call
+ * #syscalls getrandom                                       mkostemp() makes names
  */
 #include "pager/syscall_filter.h"
 
@@ -50,7 +55,8 @@ bool syscall_filter_available(void)
 }
 
 #ifdef SYSCALL_FILTER_BUILT
-#    include "pager/syscall_filter.inc" /* syscall_filter[], SYSCALL_FILTER_SELF */
+#    include "pager/syscall_filter_fill.inc"  /* syscall_filter_fill[], SYSCALL_FILTER_SELF */
+#    include "pager/syscall_filter_serve.inc" /* syscall_filter_serve[]; the same constants */
 
 static struct {
     unsigned n;  /* atomic */
@@ -110,33 +116,51 @@ static void fill_in(struct sock_filter *code, int tasks_fd)
         code->jt = code->jf; /* any number could be named: none is right */
 }
 
-/* #syscalls:start rt_sigaction */
-int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx, int tasks_fd)
+/* SPEC_ALLOW: nobody's program runs in here, so there is nothing to slow down speculation for */
+#    define FLAGS (SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW)
+
+/* load() - a filter as it was built, @n instructions, which are changed. Return: 0 or a negative errno with a text */
+static int load(struct sock_filter *code, unsigned short n, int tasks_fd, unsigned flags)
 {
-    struct sock_filter code[ARRAY_LEN(syscall_filter)];
-    struct sock_fprog program = {.len = ARRAY_LEN(code), .filter = code};
-    /* SPEC_ALLOW: nobody's program runs in here, so there is nothing to slow down speculation for */
-    const unsigned flags =
-        SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    const struct sock_fprog program = {.len = n, .filter = code};
     long r;
 
-    memcpy(code, syscall_filter, sizeof(code));
-    for (unsigned i = 0; i < ARRAY_LEN(code); i++)
+    for (unsigned i = 0; i < n; i++)
         fill_in(&code[i], tasks_fd);
-    if (!syscall_filter_available())
-        return SYSCALL_FILTER_E_ABSENT;
-    refused.on_first = on_refused;
-    refused.ctx = ctx;
-    r = catch_refusals();
-    if (r < 0)
-        return (int)r;
-    r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+    r = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, FLAGS | flags, &program);
     if (r < 0)
         return err_origin_errno(-errno, "cannot filter system calls (seccomp)");
     if (r > 0)
         return err_origin(-EBUSY, "cannot filter system calls: thread %ld has a filter of its own",
                           r);
     return 0;
+}
+
+/* #syscalls:start rt_sigaction */
+int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx, int tasks_fd)
+{
+    struct sock_filter code[ARRAY_LEN(syscall_filter_serve)];
+    int r;
+
+    if (!syscall_filter_available())
+        return SYSCALL_FILTER_E_ABSENT;
+    refused.on_first = on_refused;
+    refused.ctx = ctx;
+    r = catch_refusals();
+    if (r < 0)
+        return r;
+    memcpy(code, syscall_filter_serve, sizeof(code));
+    return load(code, ARRAY_LEN(code), tasks_fd, SECCOMP_FILTER_FLAG_LOG);
+}
+
+int syscall_filter_load_for_filler(void)
+{
+    struct sock_filter code[ARRAY_LEN(syscall_filter_fill)];
+
+    if (!syscall_filter_available())
+        return SYSCALL_FILTER_E_ABSENT;
+    memcpy(code, syscall_filter_fill, sizeof(code));
+    return load(code, ARRAY_LEN(code), -1, 0); /* its end is logged anyway */
 }
 
 unsigned syscall_filter_refused(int *last_nr)
@@ -152,6 +176,11 @@ int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx, int tasks_fd)
     (void)tasks_fd;
     (void)on_refused;
     (void)ctx;
+    return SYSCALL_FILTER_E_BUILD;
+}
+
+int syscall_filter_load_for_filler(void)
+{
     return SYSCALL_FILTER_E_BUILD;
 }
 

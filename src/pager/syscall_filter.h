@@ -2,7 +2,7 @@
 #ifndef PAGER_SYSCALL_FILTER_H
 #define PAGER_SYSCALL_FILTER_H
 
-/* syscall_filter.h - a pager makes the system calls that its source lists, and no others */
+/* syscall_filter.h - a pager, and a filler, make the system calls that their source lists, and no others */
 
 #include "base/base.h"
 
@@ -25,6 +25,13 @@ bool syscall_filter_available(void);
  * Needs no_new_privs. Return: 0, SYSCALL_FILTER_E_*, or a negative errno with a text.
  */
 int syscall_filter_load(void (*on_refused)(void *ctx), void *ctx, int tasks_fd);
+
+/**
+ * syscall_filter_load_for_filler() - the same for `thaw image fill`, whose calls are others; it may start threads
+ *
+ * A call that is not listed ends the process: SIGSYS. Needs no_new_privs. Return: as above.
+ */
+int syscall_filter_load_for_filler(void);
 
 /** syscall_filter_refused() - how many calls were refused. @last_nr: the number of the last one, -1: none */
 unsigned syscall_filter_refused(int *last_nr);

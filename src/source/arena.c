@@ -202,7 +202,7 @@ static struct coder take_coder(struct arena *a)
 }
 
 /* read_frame() - read, decompress and check, again if need be. Return: 0 or -EIO with a text */
-/* #syscalls clock_nanosleep fadvise64 */
+/* #syscalls:all clock_nanosleep fadvise64 */
 static int read_frame(const struct arena *a, struct coder *coder, uint32_t f, void *into)
 {
     const struct manifest_frame *frame = &a->m->frames[f];

@@ -75,7 +75,7 @@ int filler_listen(const struct manifest *m)
 
 /* ---- one connection -------------------------------------------------------------------------------------------- */
 
-/* #syscalls:start sendmsg */
+/* #syscalls:fill sendmsg */
 static bool say_hello(const struct filler *f, int fd)
 {
     union {
@@ -101,7 +101,7 @@ static bool say_hello(const struct filler *f, int fd)
 }
 
 /* is_ours() - is the other side of the same user? */
-/* #syscalls:start getsockopt geteuid */
+/* #syscalls:fill getsockopt geteuid */
 static bool is_ours(int fd)
 {
     struct ucred pager = {0};
@@ -117,7 +117,7 @@ static enum share_answer fill(const struct filler *f, uint32_t frame)
     return r == 0 ? SHARE_THERE : r > 0 ? SHARE_FULL : SHARE_FAILED;
 }
 
-/* #syscalls:start read write */
+/* #syscalls:fill read write */
 static void serve(const struct filler *f, int fd)
 {
     struct share_request request;
@@ -153,7 +153,8 @@ static void *connection_main(void *arg)
     return NULL;
 }
 
-/* begin_connection() - @fd: (take) */
+/* begin_connection() - @fd: (take). clone3 hides from a filter what it is to make, and is not missed where there is none */
+/* #syscalls:fill clone3=ENOSYS clone:0&CLONE_KINDS=A_THREAD */
 static void begin_connection(struct filler *f, int fd)
 {
     struct connection *c = malloc(sizeof(*c));
@@ -228,7 +229,7 @@ int filler_new(struct filler **out, const struct image *image, uint64_t bytes_ma
     return r;
 }
 
-/* #syscalls:start accept4 poll ppoll */
+/* #syscalls:fill accept4 poll ppoll */
 void filler_run(struct filler *f, int listener)
 {
     int timeout_ms = FIRST_MS;

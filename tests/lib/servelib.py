@@ -2,6 +2,7 @@
 """What the tests of serving images share: images of memory files, and damage to them."""
 
 import pathlib
+import signal
 import subprocess
 
 import thawtest
@@ -56,3 +57,11 @@ def change(path, offset, count=1):
         data = file.read(count)
         file.seek(offset)
         file.write(bytes(byte ^ 0x55 for byte in data))
+
+
+def expect_stopped(pager, vmm, *words):
+    """The VM is stopped, before it has seen a wrong byte, and the pager says why in one line."""
+    assert vmm.wait() == -signal.SIGKILL, vmm.err
+    assert "wrong byte" not in vmm.err
+    pager.expect_error(*words)
+    assert pager.stats()["end"] == "source"

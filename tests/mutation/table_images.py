@@ -102,6 +102,9 @@ MUTATIONS = (
     ("looks again at what images share", VERIFY,
       "        if (kept > 0 && compare(e + (kept - 1) * size, e + i * size) == 0)\n            continue;", "",
       "process:test_image_look::test_what_images_share_is_looked_at_and_told_once"),
+    ("does not look for the parents of an image", VERIFY,
+      "    r = check_parents(&v, what);", "    (void)check_parents;\n    r = 0;",
+      "process:test_image_look::test_a_parent_that_is_gone_is_a_defect_and_told_once"),
 
     # ---- serving images ----
     ("takes a frame that could not be read for one that was", ARENA,
@@ -135,6 +138,9 @@ MUTATIONS = (
       "        s->fds[connection] = fd_close(s->fds[connection]);\n        return false;",
       "        s->fds[connection] = fd_close(s->fds[connection]);\n        return true;",
       "unit:test_share::what_a_dead_filler_has_filled_in_stays"),
+    ("does not filter a filler's system calls", "src/cli/image/fill.c",
+      "        r = syscall_filter_load_for_filler();", "        (void)syscall_filter_load_for_filler;",
+      "process:test_image_share::test_a_filler_has_given_away_what_it_does_not_need_before_it_serves"),
     ("fills in more than may be", ARENA,
       "    return room ? ensure(a, frame) : 1;", "    return room || true ? ensure(a, frame) : 1;",
       "unit:test_share::no_more_is_filled_in_than_may_be"),

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -287,6 +288,74 @@ static void test_a_call_of_another_architecture_ends_the_process(void **unused)
 }
 #endif
 
+/* ---- the filler of an image, which has a filter of its own ------------------------------------------------------ */
+
+static void *do_nothing(void *arg)
+{
+    return arg;
+}
+
+/* ends_as_filler() - how a child ends that may do what a filler may, and does this. Return: waitpid's status */
+static int ends_as_filler(long (*fn)(void))
+{
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        pthread_t first;
+
+        if (pthread_create(&first, NULL, do_nothing, NULL) != 0 || pthread_join(first, NULL) != 0 ||
+            prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || syscall_filter_load_for_filler() != 0)
+            _exit(100);
+        _exit(fn() < 0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void all_end_a_filler(const struct attempt *attempts, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        int status = ends_as_filler(attempts[i].fn);
+
+        if (!WIFSIGNALED(status))
+            print_message("# %s: status %#x\n", attempts[i].what, status);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+    }
+}
+
+static void test_a_filler_that_makes_another_call_ends(void **unused)
+{
+    (void)unused;
+    all_end_a_filler(attempts_at_files, n_attempts_at_files);
+    all_end_a_filler(attempts_at_processes, n_attempts_at_processes);
+    all_end_a_filler(attempts_at_the_kernel,
+                     n_attempts_at_the_kernel - 1); /* the last one is allowed */
+}
+
+/* The filter must not take namespaces for threads: CLONE_NEWUTS with all that a thread has */
+static long thread_elsewhere(void)
+{
+    return syscall(SYS_clone,
+                   CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_NEWUTS,
+                   NULL, NULL, NULL, NULL);
+}
+
+static long thread_and_map(void)
+{
+    return start_thread() < 0 ? -1 : attempts_at_the_kernel[n_attempts_at_the_kernel - 1].fn();
+}
+
+static void test_a_filler_may_start_threads_and_nothing_like_them(void **unused)
+{
+    int status;
+
+    (void)unused;
+    assert_int_equal(ends_as_filler(thread_and_map), 0);
+    status = ends_as_filler(thread_elsewhere);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS);
+}
+
 /* ---- the VMM must be killable --------------------------------------------------------------------------------- */
 
 /* start_vmm() - a process of this user that waits for ever; it is that user's when this returns */
@@ -429,6 +498,8 @@ int main(void)
 #ifdef __x86_64__
         cmocka_unit_test(test_a_call_of_another_architecture_ends_the_process),
 #endif
+        cmocka_unit_test_setup(test_a_filler_that_makes_another_call_ends, set_up),
+        cmocka_unit_test(test_a_filler_may_start_threads_and_nothing_like_them),
         cmocka_unit_test(test_a_confined_process_can_kill_the_vmm),
         cmocka_unit_test(test_who_could_not_kill_the_vmm_keeps_what_it_has_and_is_told),
     };

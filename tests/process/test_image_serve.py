@@ -15,7 +15,7 @@ import pytest
 import matrix
 import thawtest
 from recordlib import ask, shown, thaw, wait_over
-from servelib import change, make_chain, pack
+from servelib import change, expect_stopped, make_chain, pack
 from thawtest import Peer, check_stats, let_go, wait_until
 
 ALONE = ["--image-share", "off", "--image-cache", "4K"]  # a pager that has what it needs at the moment, and for itself
@@ -286,14 +286,6 @@ def test_an_image_that_is_served_stays_whole_whatever_is_removed(lab, image):
 # ---- what is broken ----
 
 
-def expect_stopped(pager, vmm, *words):
-    """The VM is stopped, before it has seen a wrong byte, and the pager says why in one line."""
-    assert vmm.wait() == -signal.SIGKILL, vmm.err
-    assert "wrong byte" not in vmm.err
-    pager.expect_error(*words)
-    assert pager.stats()["end"] == "source"
-
-
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
 @pytest.mark.parametrize("args", [["--image-share", "off"], ["--fill"], ["--supervise"]], ids=" ".join)
 def test_a_broken_frame_stops_the_vm_and_is_named(lab, codec, args):
@@ -409,120 +401,3 @@ def test_as_many_files_as_the_hard_limit_allows_are_used_and_no_more_is_an_error
 ])
 def test_usage_errors_say_what_is_wrong(args, words):
     assert words in thaw("serve", *args, code=2)
-
-
-# ---- what pagers of one image share ----
-
-
-def fillers(image):
-    """Process ids of the fillers of an image."""
-    found = []
-    for folder in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[1:3] == [b"image", b"fill"] and words[4:5] == [image.id().encode()]:
-            found.append(int(folder.name))
-    return found
-
-
-def read_all(lab, pager, image):
-    """A VMM that has read everything, and waits. Return: both."""
-    vmm = lab.start_vmm(pager, image, "shuffle:threads=2", "pause", "verify")
-    vmm.wait_line("paused")
-    return pager, vmm
-
-
-def end(lab, *pairs):
-    """All of them go on and end well. Return: statistics of the last pager."""
-    for pager, vmm in pairs:
-        let_go(vmm)
-        lab.finish_vmm(vmm)
-        pager.expect_exit(0)
-        assert "not shared" not in pager.err
-    return pager.stats()
-
-
-def test_what_one_pager_has_asked_for_the_next_one_finds(lab, image):
-    pagers = [lab.serve(image), lab.serve(image)]
-    assert len(fillers(image)) == 1
-    first = read_all(lab, pagers[0], image)
-    assert ask(first[0])["counters"]["fetches"] > 0
-    second = read_all(lab, pagers[1], image)
-    assert end(lab, first, second)["counters"]["fetches"] == 0
-    wait_until(lambda: not fillers(image), "the filler to end with the last pager")
-
-
-def test_pagers_that_begin_at_the_same_time_have_one_filler(lab, image):
-    pagers = [lab.serve(image, wait=False) for _ in range(8)]
-    for pager in pagers:
-        pager.wait_listening()
-    assert len(fillers(image)) == 1
-    for pager in pagers:
-        lab.run_vmm(pager, image, "shuffle:threads=2")
-        pager.expect_exit(0)
-        assert "not shared" not in pager.err
-    wait_until(lambda: not fillers(image), "the filler to end with the last pager")
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_filler_that_does_not_answer_is_done_without(lab, image, number):
-    pager, _other = lab.serve(image), lab.serve(image)
-    vmm = lab.start_vmm(pager, image, "seq:end=100", "pause", "balloon:threads=4,n=200", "verify")
-    vmm.wait_line("paused")
-    (filler,) = fillers(image)
-    os.kill(filler, number)
-    try:
-        let_go(vmm)
-        lab.finish_vmm(vmm)
-        pager.expect_exit(0)
-    finally:
-        if number == signal.SIGSTOP:
-            os.kill(filler, signal.SIGCONT)
-
-
-def test_a_pager_without_others_asks_nobody_and_uses_what_is_there(lab, image):
-    pagers = [lab.serve(image), lab.serve(image)]
-    (filler,) = fillers(image)
-    end(lab, read_all(lab, pagers[0], image))
-    os.kill(filler, signal.SIGSTOP)  # what is asked of it now takes two seconds
-    try:
-        assert end(lab, read_all(lab, pagers[1], image))["counters"]["fetches"] == 0
-    finally:
-        os.kill(filler, signal.SIGCONT)
-    pager = lab.serve(image)
-    (filler,) = fillers(image)
-    os.kill(filler, signal.SIGKILL)
-    assert end(lab, read_all(lab, pager, image))["counters"]["fetches"] > 0
-
-
-def test_what_there_is_no_room_for_each_pager_has_for_itself(lab, image):
-    pagers = [lab.serve(image, "--image-share", "1M"), lab.serve(image, "--image-share", "64M")]
-    first, second = (read_all(lab, pager, image) for pager in pagers)
-    counters = ask(second[0])["counters"]
-    assert 0 < counters["fetches"] < ask(first[0])["counters"]["fetches"]
-    end(lab, first, second)
-
-
-def test_nothing_is_shared_if_that_is_not_wanted(lab, image):
-    pair = read_all(lab, lab.serve(image, "--image-share", "off"), image)
-    assert not fillers(image)
-    end(lab, pair)
-
-
-def test_a_killed_pager_and_its_successor_use_one_filler(lab, image):
-    pager, _other = lab.serve(image, "--supervise"), lab.serve(image)
-    vmm = lab.start_vmm(pager, image, "seq:end=300", "pause", "shuffle:threads=4", "balloon:threads=4,n=100", "verify")
-    vmm.wait_line("paused")
-    os.kill(int(re.search(r"pager_pid=(\d+)", pager.err).group(1)), signal.SIGKILL)
-    pager.wait_line("taken over")
-    assert len(fillers(image)) == 1
-    end(lab, (pager, vmm))
-
-
-def test_a_broken_frame_is_said_by_the_pager_that_needs_it(lab, image):
-    change(image.packs()[0], 100000, 100)
-    pager, _other = lab.serve(image), lab.serve(image)
-    vmm = lab.start_vmm(pager, image, "shuffle")
-    expect_stopped(pager, vmm, "is damaged", "was stopped")

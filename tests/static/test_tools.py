@@ -137,6 +137,14 @@ def test_each_rule_is_there_once_and_only_where_the_architecture_has_the_call(tm
     assert "#ifdef SYS_open\nRULE(SYS_open)\n#endif" in result.stdout
 
 
+def test_a_filler_has_rules_of_its_own_and_those_of_both(tmp_path):
+    lists = "/* #syscalls read */\n/* #syscalls:all pread64 */\n/* #syscalls:fill clone3=ENOSYS accept4 */\n"
+    assert rules(tmp_path, lists) == ["RULE(SYS_pread64)", "RULE(SYS_read)"]
+    result = syscalls(tmp_path, "rules", "fill", serve=lists, libc="")
+    assert [line for line in result.stdout.splitlines() if line.startswith("RULE")] == [
+        "RULE(SYS_accept4)", "RULE_FAIL(SYS_clone3, ENOSYS)", "RULE(SYS_pread64)"]
+
+
 def test_a_list_that_cannot_be_read_names_its_line(tmp_path):
     result = syscalls(tmp_path, "rules", serve="int a;\n/* #syscalls ioctl:7=A */\n")
     assert result.returncode == 2
@@ -171,6 +179,16 @@ def test_the_filter_of_this_tree_lets_nothing_in_or_out():
                        "ioctl", "mmap", "mprotect", "prctl", "seccomp", "rt_sigaction", "pidfd_open", "pidfd_getfd",
                        "pidfd_send_signal", "process_vm_readv", "process_vm_writev", "bpf", "io_uring_setup", "mount",
                        "unshare", "setns", "setuid", "setresuid", "chmod", "chown", "symlink", "link", "mkdir", "mknod"}
+
+
+def test_the_filter_of_a_filler_lets_it_answer_and_read_and_no_more():
+    result = run(PYTHON, TOOLS / "syscalls.py", "rules", "fill")
+    free = {line[len("RULE(SYS_"):-1] for line in result.stdout.splitlines() if line.startswith("RULE(")}
+    assert {"accept4", "sendmsg", "pread64", "read", "write"} <= free
+    assert not free & {"open", "openat", "openat2", "creat", "socket", "connect", "bind", "recvmsg", "rename", "unlink", "unlinkat",
+                       "fork", "vfork", "clone", "clone3", "execve", "kill", "tkill", "tgkill", "ptrace", "ioctl", "mmap",
+                       "mprotect", "prctl", "seccomp", "rt_sigaction", "pidfd_open", "pidfd_getfd", "pidfd_send_signal",
+                       "process_vm_readv", "process_vm_writev", "ftruncate", "memfd_create", "fcntl", "dup", "dup2"}
 
 
 # purity.sh
