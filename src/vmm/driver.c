@@ -28,6 +28,7 @@
 #define EXIT_MS 500u   /* for a keeper to write down what has happened */
 
 static const struct vmm_driver *const all_drivers[] = {
+    &driver_fc,
     NULL,
 };
 
@@ -188,6 +189,13 @@ int vmm_path(const struct vmm *vm, const char *name, char *buf, size_t len)
     return 0;
 }
 
+int vmm_folder_path(const struct vmm *vm, const char *name, char *buf, size_t len)
+{
+    if (snprintf(buf, len, "%s/%s", vm->folder, name) >= (int)len)
+        return err_origin(-ENAMETOOLONG, "the name of %s in %s is too long", name, vm->folder);
+    return 0;
+}
+
 /* ---- its end --------------------------------------------------------------------------------------------------- */
 
 bool vmm_has_ended(const struct vmm *vm)
@@ -220,7 +228,7 @@ int vmm_kill(struct vmm *vm, unsigned timeout_ms)
     int r = child_kill(vm->id, timeout_ms);
 
     /* Then its keeper has nothing more to do in the folder, which may be removed or used again. */
-    if (r == 0 && lived && vmm_path(vm, VMM_FILE_EXIT, path, sizeof(path)) == 0)
+    if (r == 0 && lived && vmm_folder_path(vm, VMM_FILE_EXIT, path, sizeof(path)) == 0)
         (void)read_end(path);
     return r;
 }
@@ -234,12 +242,12 @@ void vmm_end_text(const struct vmm *vm, char *buf, size_t len)
     (void)snprintf(buf, len, "runs");
     if (!vmm_has_ended(vm))
         return;
-    (void)snprintf(path, sizeof(path), "%s/%s", vm->root, VMM_FILE_EXIT);
+    (void)snprintf(path, sizeof(path), "%s/%s", vm->folder, VMM_FILE_EXIT);
     end = read_end(path);
     child_end_text(end, how, sizeof(how));
     if (end.how == CHILD_EXITED && vm->driver->exit_meaning)
         meaning = vm->driver->exit_meaning(end.number);
-    (void)snprintf(path, sizeof(path), "%s/%s", vm->root, VMM_FILE_LOG);
+    (void)snprintf(path, sizeof(path), "%s/%s", vm->folder, VMM_FILE_LOG);
     log_last_line(path, last, sizeof(last));
     (void)snprintf(buf, len, "%s%s%s%s%s%s", how, meaning ? ": " : "", meaning ? meaning : "",
                    last[0] ? " (its last words: " : "", last, last[0] ? ")" : "");
@@ -304,14 +312,14 @@ int vmm_spawn(struct vmm *vm, const char *const *argv, const char *const *env, i
     _cleanup_fd_ int log = -1;
     struct child_spec spec = {
         .argv = argv,
-        .folder = vm->root,
+        .folder = vm->folder,
         .env = env,
         .stdin_fd = stdin_fd,
         .exit_file = VMM_FILE_EXIT,
         .id_file = VMM_FILE_PID,
     };
     char path[PATH_MAX];
-    int r = vmm_path(vm, VMM_FILE_LOG, path, sizeof(path));
+    int r = vmm_folder_path(vm, VMM_FILE_LOG, path, sizeof(path));
 
     if (r < 0)
         return r;
@@ -352,22 +360,32 @@ static int need_files(const struct vmm *vm, bool loads)
     return r;
 }
 
+static int remove_file(const char *path)
+{
+    return unlink(path) < 0 && errno != ENOENT ? err_origin_errno(-errno, "cannot remove %s", path)
+                                               : 0;
+}
+
 /* remove_stale() - what an earlier VMM has left: a socket that is there is taken for one that answers */
 static int remove_stale(const struct vmm *vm)
 {
-    static const char *const names[] = {VMM_FILE_API,     VMM_FILE_SERIAL, VMM_FILE_LOG,
-                                        VMM_FILE_CONSOLE, VMM_FILE_PID,    VMM_FILE_EXIT};
+    static const char *const in_folder[] = {VMM_FILE_LOG, VMM_FILE_CONSOLE, VMM_FILE_PID,
+                                            VMM_FILE_EXIT};
+    static const char *const in_root[] = {VMM_FILE_API, VMM_FILE_SERIAL};
     char path[PATH_MAX];
+    int r = 0;
 
-    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
-        int r = vmm_path(vm, names[i], path, sizeof(path));
-
-        if (r < 0)
-            return r;
-        if (unlink(path) < 0 && errno != ENOENT)
-            return err_origin_errno(-errno, "cannot remove %s", path);
+    for (unsigned i = 0; r == 0 && i < ARRAY_LEN(in_folder); i++) {
+        r = vmm_folder_path(vm, in_folder[i], path, sizeof(path));
+        if (r == 0)
+            r = remove_file(path);
     }
-    return 0;
+    for (unsigned i = 0; r == 0 && i < ARRAY_LEN(in_root); i++) {
+        r = vmm_path(vm, in_root[i], path, sizeof(path));
+        if (r == 0)
+            r = remove_file(path);
+    }
+    return r;
 }
 
 /* check_free() - does no VMM live in the folder, of this life or of one that this process knows nothing of? */
@@ -375,15 +393,15 @@ static int check_free(const struct vmm *vm)
 {
     struct vmm_id id = vm->id;
     char path[PATH_MAX];
-    int r = vmm_path(vm, VMM_FILE_PID, path, sizeof(path));
+    int r = vmm_folder_path(vm, VMM_FILE_PID, path, sizeof(path));
 
     if (r < 0)
         return r;
     if (child_has_ended(id) && child_id_read(path, &id) < 0)
         return 0;
     if (!child_has_ended(id))
-        return err_origin(-EBUSY, "a VMM runs in %s already, process %d", vm->root, id.pid);
-    r = vmm_path(vm, VMM_FILE_EXIT, path, sizeof(path));
+        return err_origin(-EBUSY, "a VMM runs in %s already, process %d", vm->folder, id.pid);
+    r = vmm_folder_path(vm, VMM_FILE_EXIT, path, sizeof(path));
     if (r == 0)
         (void)read_end(path); /* or the last life's end would be taken for that of the next one */
     return r;

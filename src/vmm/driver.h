@@ -7,13 +7,19 @@
  *
  * A VM lives in a folder of its own, in which everything that belongs to it has a fixed, relative name (enum below). The VMM
  * runs with that folder as its working directory and is told relative names, so a snapshot holds no path of one VM: it can be
- * loaded in any other folder that has the same names. With a jail, the folder that the VMM sees is the jail's root.
+ * loaded in any other folder that has the same names. With a jail, the folder that the VMM sees is the jail's root, where a
+ * VMM that went mad may put what it likes under any name: what is looked at later to learn what became of it is not there but
+ * in the VM's own folder.
  *
+ * In vmm_root():
  *     kernel, initrd, rootfs   what it boots, what its disk is; put there by the caller (link or copy) before vmm_start()
  *     vmstate                  the devices' state: made by snapshot, wanted by load
  *     memory                   the guest's memory as a raw file: made by snapshot at the caller's wish
  *     uffd.sock                where the VM's pager listens, when its memory comes from one
  *     api.sock, serial.sock    the VMM's own sockets
+ *
+ * In the VM's folder, which without a jail is the same one:
+ *     serial.in                where the guest's input is put, if the VMM has no socket for it
  *     console.log              what the guest has written to its serial console
  *     vmm.log                  what the VMM has written
  *     pid                      which process the VMM is (child_id_read()), written before it runs
@@ -46,6 +52,7 @@
 #define VMM_FILE_UFFD      "uffd.sock"
 #define VMM_FILE_API       "api.sock"
 #define VMM_FILE_SERIAL    "serial.sock"
+#define VMM_FILE_SERIAL_IN "serial.in"
 #define VMM_FILE_CONSOLE   "console.log"
 #define VMM_FILE_LOG       "vmm.log"
 #define VMM_FILE_PID       "pid"
@@ -55,9 +62,12 @@
 
 /**
  * struct vmm_jail - run the VMM through Firecracker's jailer
+ *
+ * What the VMM opens in vmm_root() must be readable by its user, and `rootfs` writable unless it is read-only.
+ *
  * @program:     of the jailer; NULL: "jailer" on PATH
  * @id:          letters, digits, '-'; at most 64
- * @chroot_base: the folder of all jails
+ * @chroot_base: the folder of all jails; the one of this VM is made in it by vmm_new()
  * @uid, @gid:   what the VMM becomes
  * @netns:       path of a network namespace to join; NULL: none
  * @cgroup_version: 1 or 2

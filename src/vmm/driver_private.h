@@ -17,8 +17,8 @@ struct vmm {
     const struct vmm_driver *driver;
     struct vmm_spec spec; /* a copy of its own */
     char *folder;         /* absolute */
-    char *root;           /* absolute: where the files of driver.h are */
-    struct vmm_id id;     /* zeroed: not started */
+    char *root; /* absolute: what the VMM sees as its folder; the same, unless there is a jail */
+    struct vmm_id id; /* zeroed: not started */
 };
 
 /**
@@ -76,11 +76,14 @@ int spec_copy(struct vmm_spec *to, const struct vmm_spec *from);
 /** spec_deinit() - of a copy */
 void spec_deinit(struct vmm_spec *spec);
 
+/* The drivers that there are: each has a file of its own, driver.c lists them. */
+extern const struct vmm_driver driver_fc;
+
 /** vmm_program() - what is run: the spec's, or the driver's. (borrow) */
 const char *vmm_program(const struct vmm *vm);
 
 /**
- * vmm_spawn() - start the VM's process in its root, with its log, its exit file and its pid file
+ * vmm_spawn() - start the VM's process in its folder, with its log, its exit file and its pid file
  * @argv, @env: as in struct child_spec
  * @stdin_fd, @stdout_fd: (borrow) -1: stdin is empty, stdout goes to the log as stderr does
  */
@@ -89,6 +92,9 @@ int vmm_spawn(struct vmm *vm, const char *const *argv, const char *const *env, i
 
 /** vmm_path() - a file of the VM's root, absolute. Return: 0 or -ENAMETOOLONG with a text */
 int vmm_path(const struct vmm *vm, const char *name, char *buf, size_t len);
+
+/** vmm_folder_path() - the same for those files that are in the VM's folder, whatever its root is */
+int vmm_folder_path(const struct vmm *vm, const char *name, char *buf, size_t len);
 
 /**
  * vmm_connect() - to a unix socket of the VM's root, as soon as somebody listens there

@@ -153,7 +153,8 @@ class Program:
 
     def handle(self, request):
         """Answer one request."""
-        self.options.log(f"The API server received a {request.method.title()} request on \"{request.path}\".")
+        with_body = "" if request.body is None else f" with body {json.dumps(request.body.decode(errors='replace'))}"
+        self.options.log(f"The API server received a {request.method.title()} request on \"{request.path}\"{with_body}.")
         response = self.faults.before(request.path, self.options)
         if response:
             return response
