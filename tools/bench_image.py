@@ -160,7 +160,7 @@ def table_frames(rows):
 
 
 def measure_guests(options, paths, folder):
-    """A row for each memory file; the last one has a parent."""
+    """A row for each memory file, and one for the one that has a parent."""
     store, rows = Store(options, folder), []
     for name, memory in paths.items():
         row = {"memory": name, "raw_bytes": memory.stat().st_size, "stored_bytes": dense_copy(memory, folder / "dense")}
@@ -171,7 +171,8 @@ def measure_guests(options, paths, folder):
         row["image_bytes"] = sum(store.bytes_of(name))
         rows.append(row)
     store.pack(paths["later"], "child", "--parent", "python")
-    rows.append({**rows[-1], "memory": "later, with the parent python", "image_bytes": sum(store.bytes_of("child"))})
+    later = next(row for row in rows if row["memory"] == "later")
+    rows.append({**later, "memory": "later, with the parent python", "image_bytes": sum(store.bytes_of("child"))})
     return rows
 
 

@@ -30,7 +30,7 @@ def memory(tmp_path):
     folder = tmp_path / "memory"
     folder.mkdir()
     parent = None
-    for name in guest_memory.NAMES:
+    for name in guest_memory.NAMES + guest_memory.OTHERS:
         parent = imagelib.make_memory(folder / name, rng, n_pages=200, parent=parent)
     return folder
 
