@@ -143,6 +143,14 @@ int store_put_name(struct store *s, const char *name, const uint8_t id[IMAGE_ID_
  */
 int store_remove(struct store *s, const char *name);
 
+/**
+ * store_forget_name() - a name goes away, and nothing else: its image is left to store_gc(), which keeps it as long as anybody
+ * needs it. A name that is not there is no error
+ *
+ * Return: 0 or a negative errno with a text
+ */
+int store_forget_name(struct store *s, const char *name);
+
 /** struct store_freed - what store_gc() removed: how many, and their bytes */
 struct store_freed {
     uint64_t n_manifests, manifest_bytes;

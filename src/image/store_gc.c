@@ -262,6 +262,23 @@ int store_remove(struct store *s, const char *name)
     return r == 0 ? store_sync(s, STORE_MANIFESTS) : r;
 }
 
+int store_forget_name(struct store *s, const char *name)
+{
+    int r = store_check_name(name);
+
+    if (r == 0)
+        r = store_lock_names(s);
+    if (r < 0)
+        return r;
+    if (unlinkat(s->folders[STORE_NAMES], name, 0) == 0)
+        r = store_sync(s, STORE_NAMES);
+    else if (errno != ENOENT)
+        r = err_origin_errno(-errno, "cannot remove %s/%s/%s", s->path,
+                             store_folder_name(STORE_NAMES), name);
+    store_unlock_names(s);
+    return r;
+}
+
 /* ---- all that nobody needs ------------------------------------------------------------------------------------ */
 
 /* struct known - an image that gc found */

@@ -253,6 +253,25 @@ static void a_pack_that_is_made_keeps_gc_away_and_the_other_way_round(void **sta
     assert_int_equal(store_hold(store), 0);
 }
 
+static void a_name_can_go_before_its_image_which_stays_as_long_as_it_is_in_use(void **state)
+{
+    struct store_freed freed;
+    uint8_t id[IMAGE_ID_BYTES];
+    int held = put_empty(3, id);
+
+    (void)state;
+    assert_int_equal(store_put_name(store, "one", id, false), 0);
+    assert_int_equal(store_forget_name(store, "one"), 0);
+    assert_int_equal(count(STORE_NAMES), 0);
+    assert_int_equal(store_gc(store, false, &freed), 0);
+    assert_int_equal(count(STORE_MANIFESTS), 1);
+    held = fd_close(held);
+    assert_int_equal(store_gc(store, false, &freed), 0);
+    assert_int_equal(count(STORE_MANIFESTS), 0);
+    assert_int_equal(store_forget_name(store, "one"), 0);
+    assert_int_equal(store_forget_name(store, "../one"), -EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +290,9 @@ int main(void)
                                         make_store, remove_store),
         cmocka_unit_test_setup_teardown(a_pack_that_is_made_keeps_gc_away_and_the_other_way_round,
                                         make_store, remove_store),
+        cmocka_unit_test_setup_teardown(
+            a_name_can_go_before_its_image_which_stays_as_long_as_it_is_in_use, make_store,
+            remove_store),
     };
 
     test_watchdog();
