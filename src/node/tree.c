@@ -36,13 +36,18 @@ bool tree_exists(const char *path)
 
 /* ---- files ---------------------------------------------------------------------------------------------------- */
 
-/* copy_bytes() - by hand, where copy_file_range(2) does not work. Return: 0 or a negative errno (no text) */
+/*
+ * copy_bytes() - by hand, where copy_file_range(2) does not work. Return: 0 or a negative errno (no text)
+ *
+ * The buffer is small enough for the stack; static thread-local memory would come off the small stacks of a pager's threads.
+ */
 static int copy_bytes(int from, int to, off_t at, off_t end)
 {
-    static _Thread_local char buf[COPY_BYTES];
+    char buf[COPY_BYTES];
 
     while (at < end) {
         ssize_t n = pread(from, buf, min_u64(sizeof(buf), (uint64_t)(end - at)), at);
+        int r;
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -50,9 +55,9 @@ static int copy_bytes(int from, int to, off_t at, off_t end)
             return n < 0 ? -errno : -EIO;
         if (lseek(to, at, SEEK_SET) < 0)
             return -errno;
-        n = fd_write_all(to, buf, (size_t)n) < 0 ? -errno : n;
-        if (n < 0)
-            return (int)n;
+        r = fd_write_all(to, buf, (size_t)n);
+        if (r < 0)
+            return r;
         at += n;
     }
     return 0;
