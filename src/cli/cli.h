@@ -25,6 +25,18 @@ int cli_ready(int argc, char **argv);
 int cli_workingset(int argc, char **argv);
 int cli_image(int argc, char **argv);
 
+/* of sandboxes: src/cli/sandbox/ */
+int cli_run(int argc, char **argv);
+int cli_ps(int argc, char **argv);
+int cli_logs(int argc, char **argv);
+int cli_exec(int argc, char **argv);
+int cli_pause(int argc, char **argv);
+int cli_resume(int argc, char **argv);
+int cli_fork(int argc, char **argv);
+int cli_kill(int argc, char **argv);
+int cli_rm(int argc, char **argv);
+int cli_balloon(int argc, char **argv);
+
 /** cli_error() - print "thaw VERB: " and the message as one line to stderr. Return: CLI_FAILED */
 int cli_error(const char *verb, const char *fmt, ...) PRINTF_LIKE(2, 3);
 

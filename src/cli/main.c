@@ -12,6 +12,16 @@ static const struct verb {
     int (*run)(int argc, char **argv);
     const char *what;
 } verbs[] = {
+    {"run", cli_run, "make sandboxes of a template"},
+    {"ps", cli_ps, "list sandboxes"},
+    {"exec", cli_exec, "run a command in a sandbox"},
+    {"logs", cli_logs, "print what a sandbox has written"},
+    {"pause", cli_pause, "write sandboxes down, end their processes"},
+    {"resume", cli_resume, "let sandboxes go on where they were paused"},
+    {"fork", cli_fork, "make sandboxes of one that is paused"},
+    {"balloon", cli_balloon, "ask a sandbox's guest to leave memory to the host"},
+    {"kill", cli_kill, "end sandboxes' processes"},
+    {"rm", cli_rm, "remove sandboxes"},
     {"serve", cli_serve, "serve one VM's memory from a snapshot, page by page"},
     {"ready", cli_ready, "tell a pager that its guest is ready: a record of its working set ends"},
     {"map", cli_map, "draw the memory of a VM that is being served"},

@@ -115,6 +115,9 @@ void template_compare_vmm(const struct template *t, const char *version, const c
  */
 int template_check_here(const struct template *t, const char *store, struct reasons *why_not);
 
+/** template_check_host() - the same without the files: of what was made of a template and has its own */
+int template_check_host(const struct template *t, struct reasons *why_not);
+
 DEFINE_CLEANUP(struct template *, template_deinit);
 
 #endif

@@ -104,12 +104,17 @@ static void check_image(const struct template *t, const char *path, struct reaso
                     image->manifest->image_bytes, t->image_bytes);
 }
 
-int template_check_here(const struct template *t, const char *store, struct reasons *why_not)
+int template_check_host(const struct template *t, struct reasons *why_not)
 {
     int r = check_host(t, why_not);
 
-    if (r == 0)
-        r = check_vmm(t, why_not);
+    return r == 0 ? check_vmm(t, why_not) : r;
+}
+
+int template_check_here(const struct template *t, const char *store, struct reasons *why_not)
+{
+    int r = template_check_host(t, why_not);
+
     if (r == 0)
         r = check_files(t, store, why_not);
     if (r == 0)

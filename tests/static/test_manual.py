@@ -70,6 +70,16 @@ def test_the_page_of_a_verb_and_its_help_name_the_same_options(verb):
     assert documented_options(f"thaw-{verb[0]}.1.scd") - help_itself == told - help_itself
 
 
+# Verbs that share a page.
+TOGETHER = {"run": ["run", "pause", "resume", "fork", "exec", "balloon", "kill", "rm"], "ps": ["ps", "logs"]}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_the_page_of_several_verbs_and_their_help_name_the_same_options(name):
+    told = set().union(*(program_options(verb) for verb in TOGETHER[name]))
+    assert documented_options(f"thaw-{name}.1.scd") == told
+
+
 def test_every_verb_has_a_page():
     if "THAW" not in os.environ:
         pytest.skip("$THAW does not name the program")
