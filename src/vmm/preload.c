@@ -19,11 +19,20 @@
  *                          Regions of one size are told apart by the order in which they are mapped, which in QEMU is
  *                          the order of the -object options.
  *     THAW_PRELOAD_HUGE    1: map 2 MiB huge pages instead of what was asked for.
+ *     THAW_PRELOAD_SHARED  1: the memory is a shared memfd as far as QEMU knows; see below.
  *
  * What must hold on QEMU's side: the memory is private and anonymous (memory-backend-ram, share=off), so that a discard
  * is madvise(MADV_DONTNEED), which userfaultfd reports. A shared or file-backed mapping of one of the sizes is refused,
  * since its discards cannot be heard. A fixed anonymous mapping larger than every region listed is refused as well: it
  * is guest RAM that nobody would fill.
+ *
+ * Memory that QEMU takes for shared. QEMU leaves RAM out of a migration (x-ignore-shared) only if it is shared, and a VM
+ * that is to be saved again and again must be told so each time. So with THAW_PRELOAD_SHARED=1 the memory is
+ * memory-backend-memfd with share=on, and in the place of that mapping there comes a private anonymous one, which goes to
+ * the pager as above. The memfd stays empty: nobody else has it, QEMU itself reads and writes RAM through its mapping only.
+ * A discard punches a hole into the memfd, where there is nothing, and then calls madvise(MADV_DONTNEED), since other
+ * mappings of a file might be private; this one is, and userfaultfd reports it. Only a memfd is taken: a file of the file
+ * system would lose what it has where holes are punched.
  *
  * A VMM with half of its memory must not run: whatever goes wrong is one line on stderr and the end of the process.
  *
@@ -58,6 +67,7 @@
 static struct {
     bool active; /* set by the constructor, cleared when attached; read without the lock */
     bool huge;
+    bool shared;
     char *socket_path;
     uint64_t largest_bytes;
     unsigned n_regions;
@@ -146,19 +156,26 @@ static void sizes_parse(const char *sizes)
     }
 }
 
+static bool switch_parse(const char *name)
+{
+    const char *value = getenv(name);
+
+    if (value && strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+        preload_die("%s='%s': expected 0 or 1", name, value);
+    return value && strcmp(value, "1") == 0;
+}
+
 __attribute__((constructor)) static void preload_init(void)
 {
     const char *socket_path = getenv("THAW_PRELOAD_SOCKET");
     const char *sizes = getenv("THAW_PRELOAD_SIZES");
-    const char *huge = getenv("THAW_PRELOAD_HUGE");
 
     if (!socket_path)
         return;
     if (!sizes)
         preload_die("THAW_PRELOAD_SIZES is not set: which mappings are the guest's memory?");
-    if (huge && strcmp(huge, "0") != 0 && strcmp(huge, "1") != 0)
-        preload_die("THAW_PRELOAD_HUGE='%s': expected 0 or 1", huge);
-    preload.huge = huge && strcmp(huge, "1") == 0;
+    preload.huge = switch_parse("THAW_PRELOAD_HUGE");
+    preload.shared = switch_parse("THAW_PRELOAD_SHARED");
     sizes_parse(sizes);
     preload.socket_path = strdup(socket_path);
     if (!preload.socket_path)
@@ -188,6 +205,8 @@ static void *region_map(struct thaw_region *r, void *addr, int prot, int flags)
 {
     void *p;
 
+    if (preload.shared)
+        flags = (flags & ~MAP_TYPE) | MAP_PRIVATE | MAP_ANONYMOUS;
     if (preload.huge) {
         if ((uintptr_t)addr % HUGE_PAGE_BYTES)
             preload_die("guest memory at %p is not aligned to huge pages", addr);
@@ -213,19 +232,36 @@ static void preload_attach(void)
     unsetenv("THAW_PRELOAD_SOCKET");
     unsetenv("THAW_PRELOAD_SIZES");
     unsetenv("THAW_PRELOAD_HUGE");
+    unsetenv("THAW_PRELOAD_SHARED");
+}
+
+/* is_shared_memfd() - a shared mapping of a memfd? */
+static bool is_shared_memfd(int flags, int fd)
+{
+    char path[32], name[32] = "";
+
+    if ((flags & MAP_TYPE) == MAP_PRIVATE || (flags & MAP_ANONYMOUS))
+        return false;
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    return readlink(path, name, sizeof(name) - 1) > 0 && strncmp(name, "/memfd:", 7) == 0;
 }
 
 /* A fixed, writable mapping while regions are still missing: is it one of them? Called with the lock held. */
 static void *mmap_candidate(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
-    bool usable = (flags & MAP_TYPE) == MAP_PRIVATE && (flags & MAP_ANONYMOUS);
+    bool private = (flags & MAP_TYPE) == MAP_PRIVATE && (flags & MAP_ANONYMOUS);
     struct thaw_region *r = region_find_unmapped(len);
+    bool usable = preload.shared ? is_shared_memfd(flags, fd) : private;
     void *p;
 
+    if (r && !usable && preload.shared)
+        preload_die("guest memory of %zu bytes is no shared memfd: use memory-backend-memfd with "
+                    "share=on, or leave THAW_PRELOAD_SHARED out",
+                    len);
     if (r && !usable)
         preload_die("guest memory of %zu bytes is %s: use memory-backend-ram with share=off", len,
                     flags & MAP_ANONYMOUS ? "shared" : "backed by a file");
-    if (!r && usable && len > preload.largest_bytes)
+    if (!r && (usable || private) && len > preload.largest_bytes)
         preload_die("%zu bytes of memory are mapped; THAW_PRELOAD_SIZES lists %llu at most", len,
                     (unsigned long long)preload.largest_bytes);
     if (!r)
