@@ -29,6 +29,7 @@
 
 static const struct vmm_driver *const all_drivers[] = {
     &driver_fc,
+    &driver_qemu,
     NULL,
 };
 
@@ -348,11 +349,10 @@ static int need_file(const struct vmm *vm, bool needed, const char *name)
 
 static int need_files(const struct vmm *vm, bool loads)
 {
-    bool kernel = !loads || vm->driver->kernel_to_load;
-    int r = need_file(vm, kernel, VMM_FILE_KERNEL);
+    int r = need_file(vm, !loads, VMM_FILE_KERNEL);
 
     if (r == 0)
-        r = need_file(vm, kernel && vm->spec.has_initrd, VMM_FILE_INITRD);
+        r = need_file(vm, !loads && vm->spec.has_initrd, VMM_FILE_INITRD);
     if (r == 0)
         r = need_file(vm, vm->spec.has_rootfs, VMM_FILE_ROOTFS);
     if (r == 0)

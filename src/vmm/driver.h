@@ -97,7 +97,7 @@ struct vmm_jail {
  * @memory_mib: at least VMM_MEMORY_MIB_MIN; even with @huge_pages
  * @huge_pages: the guest's memory is in pages of 2 MiB
  * @memory_from_file: a snapshot is loaded with its memory mapped from the file `memory`, privately, and without a pager: the VMM's
- *              own way, to compare with
+ *              own way, to compare with. QEMU: not with @free_page_reporting, no balloon, and it cannot be saved (decision 20)
  * @free_page_reporting, @free_page_hinting: what the balloon, which every VM has, is told to offer
  * @jail:       (borrow) NULL: none. Firecracker only
  */
@@ -195,7 +195,7 @@ const char *vmm_root(const struct vmm *vm);
  * vmm_start() - start the process, wait until it answers
  * @loads: a snapshot will be loaded: with QEMU that is decided now, and the pager must listen before it is started
  *
- * Context: the files that the spec speaks of are in vmm_root(); QEMU wants kernel and initrd to load a snapshot, too. Stale
+ * Context: the files that the spec speaks of are in vmm_root(); to load a snapshot, neither kernel nor initrd is needed. Stale
  * sockets and logs are removed. On an error the process is gone.
  * Return: 0 or a negative errno with a text that has the VMM's last words
  */

@@ -26,7 +26,6 @@ struct vmm {
  * @name:           for vmm_driver_find()
  * @program:        that is run if the spec names none
  * @knows_jail:     a spec may have a jail
- * @kernel_to_load: kernel and initrd must be there when a snapshot is loaded, too
  *
  * Operations return 0 or a negative errno with a text, unless it says otherwise. Times are of clock_now_ns().
  *
@@ -44,7 +43,6 @@ struct vmm_driver {
     const char *name;
     const char *program;
     bool knows_jail;
-    bool kernel_to_load;
 
     int (*check)(const struct vmm_spec *spec, const char *version);
     int (*snapshot_format)(const struct vmm_spec *spec, const char *program, char **out);
@@ -63,10 +61,6 @@ struct vmm_driver {
     const char *(*exit_meaning)(int status);
 };
 
-/* The drivers that there are. A new one is a table in a file of its own, a line here, and one in driver.c. */
-extern const struct vmm_driver vmm_driver_firecracker; /* driver_fc.c */
-extern const struct vmm_driver vmm_driver_qemu;        /* driver_qemu.c */
-
 /** spec_check() - what holds for every driver and version. Return: 0 or -EINVAL with a text */
 int spec_check(const struct vmm_driver *driver, const struct vmm_spec *spec);
 
@@ -78,6 +72,7 @@ void spec_deinit(struct vmm_spec *spec);
 
 /* The drivers that there are: each has a file of its own, driver.c lists them. */
 extern const struct vmm_driver driver_fc;
+extern const struct vmm_driver driver_qemu;
 
 /** vmm_program() - what is run: the spec's, or the driver's. (borrow) */
 const char *vmm_program(const struct vmm *vm);
