@@ -7,12 +7,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/err.h"
 #include "base/fd.h"
 #include "node/places.h"
 #include "node/sandbox_private.h"
 #include "node/tree.h"
+
+/* For a process that decompressed an image of ours to end: it does, a moment after the last pager has. */
+#define COLLECT_TRIES  3u
+#define COLLECT_NAP_NS 10000000
 
 /* ---- errors --------------------------------------------------------------------------------------------------- */
 
@@ -138,6 +143,8 @@ int sandbox_open(struct sandbox **out, const char *store, const char *name, enum
     r = sandbox_read(s, name);
     if (r == 0 && how == SANDBOX_RECONCILED)
         r = sandbox_reconcile(s);
+    if (r == -ENOENT && s->record.state != SANDBOX_STARTING)
+        r = err_origin(-EIO, "%s", err_text()); /* it is there, and some file of it is not */
     if (r == 0)
         *out = TAKE(s);
     return r;
@@ -193,10 +200,17 @@ int sandbox_drop_image(struct sandbox *s, unsigned generation)
 void sandbox_collect(const struct sandbox *s)
 {
     _cleanup_(store_closep) struct store *store = NULL;
-    struct store_freed freed;
+    const struct timespec moment = {.tv_nsec = COLLECT_NAP_NS};
+    struct store_freed freed = {0};
 
-    if (store_open(&store, s->store, false) == 0)
-        (void)store_gc(store, false, &freed);
+    if (store_open(&store, s->store, false) < 0)
+        return;
+    for (unsigned i = 0; i < COLLECT_TRIES; i++) {
+        freed.n_in_use = 0;
+        if (store_gc(store, false, &freed) < 0 || freed.n_in_use == 0)
+            return;
+        (void)nanosleep(&moment, NULL);
+    }
 }
 
 /* ---- its processes -------------------------------------------------------------------------------------------- */

@@ -34,6 +34,14 @@ int sandbox_kill(struct sandbox *s)
     }
 }
 
+int sandbox_sweep(const char *store)
+{
+    char parent[PATH_MAX];
+    int r = tree_path(parent, sizeof(parent), store, SANDBOXES_FOLDER);
+
+    return r == 0 ? folder_sweep(parent, NULL, NULL) : r;
+}
+
 /* drop_images() - the names that may be there: a pause that was cut short leaves its neighbours' */
 static int drop_images(struct sandbox *s)
 {
@@ -53,7 +61,9 @@ static int remove_folder(const char *store, const char *name, int lock_fd)
     char parent[PATH_MAX];
     int r = tree_path(parent, sizeof(parent), store, SANDBOXES_FOLDER);
 
-    return r == 0 ? folder_remove(parent, name, lock_fd) : r;
+    if (r == 0)
+        r = folder_remove(parent, name, lock_fd);
+    return r == 0 ? sandbox_sweep(store) : r;
 }
 
 int sandbox_erase(struct sandbox *s)

@@ -46,21 +46,26 @@ static void look_at_pages(struct sandbox_view *v, const char *state_path)
     pagetab_count(&s->block.pages, 0, s->block.header->n_pages, v->pages);
 }
 
-static void ask_for_balloon(struct sandbox_view *v, struct vmm *vmm, unsigned answer_ms)
+/* ask_for_balloon() - Return: false: the VMM has ended meanwhile */
+static bool ask_for_balloon(struct sandbox_view *v, struct vmm *vmm, unsigned answer_ms)
 {
     if (vmm_balloon_get(vmm, &v->balloon, answer_ms) == 0) {
         v->answer = SANDBOX_ANSWERED;
-        return;
+        return true;
     }
+    if (vmm_has_ended(vmm))
+        return false;
     v->answer = SANDBOX_NO_ANSWER;
     keep_trouble(v);
+    return true;
 }
 
-/* look_at_instance() - what its processes say */
-static void look_at_instance(struct sandbox_view *v, struct sandbox *s, unsigned answer_ms,
+/* look_at_instance() - what its processes say. Return: false: the VMM has ended meanwhile */
+static bool look_at_instance(struct sandbox_view *v, struct sandbox *s, unsigned answer_ms,
                              bool may_ask)
 {
     struct instance in;
+    bool lives = true;
 
     if (sandbox_instance(s, &in) < 0)
         keep_trouble(v);
@@ -70,9 +75,10 @@ static void look_at_instance(struct sandbox_view *v, struct sandbox *s, unsigned
         look_at_memory(v);
         look_at_pages(v, in.state_path);
         if (may_ask)
-            ask_for_balloon(v, in.vmm, answer_ms);
+            lives = ask_for_balloon(v, in.vmm, answer_ms);
     }
     instance_forget(&in);
+    return lives;
 }
 
 /* take_record() - out of a sandbox that was open for this only */
@@ -92,9 +98,17 @@ static int look_without_lock(struct sandbox_view *v, const char *store)
 
     if (r < 0)
         return r;
-    look_at_instance(v, s, 0, false);
+    (void)look_at_instance(v, s, 0, false);
     take_record(v, s);
     return 0;
+}
+
+static struct sandbox_view new_view(const char *name)
+{
+    struct sandbox_view v = {.host_bytes = SANDBOX_UNKNOWN};
+
+    (void)snprintf(v.name, sizeof(v.name), "%s", name);
+    return v;
 }
 
 int sandbox_look(struct sandbox_view *out, const char *store, const char *name, unsigned answer_ms)
@@ -102,16 +116,19 @@ int sandbox_look(struct sandbox_view *out, const char *store, const char *name, 
     _cleanup_(sandbox_closep) struct sandbox *s = NULL;
     int r;
 
-    *out = (struct sandbox_view){.host_bytes = SANDBOX_UNKNOWN};
+    *out = new_view(name);
     r = sandbox_name_check(name);
     if (r < 0)
         return r;
-    (void)snprintf(out->name, sizeof(out->name), "%s", name);
     r = sandbox_open(&s, store, name, SANDBOX_RECONCILED, 0);
     if (r == -ENOENT)
         return r;
     if (r == 0) {
-        look_at_instance(out, s, answer_ms, s->record.state == SANDBOX_RUNNING);
+        if (!look_at_instance(out, s, answer_ms, s->record.state == SANDBOX_RUNNING)) {
+            *out = new_view(name); /* it was alive a moment ago */
+            if (sandbox_reconcile(s) < 0)
+                keep_trouble(out);
+        }
         take_record(out, s);
         return 0;
     }

@@ -41,18 +41,27 @@ struct pause {
     struct sandbox *s;
     struct instance in;
     unsigned generation; /* that it makes */
-    bool squashed;
+    bool collects;       /* there may be layers that nobody needs any more */
     struct pack_result layer;
 };
 
 /* ---- the memory ----------------------------------------------------------------------------------------------- */
 
-/* is_worth_squashing() - do the layers since the template hold much that is not needed? */
-static bool is_worth_squashing(const struct image *served, const struct image *base)
+/*
+ * choose_parent() - do the layers since the template hold much that is not needed? Return: the next one's parent
+ *
+ * What a squashed layer has made superfluous is removed at once, but for what is in use: a process that decompresses an image
+ * for several pagers ends a moment after the last of them. So it is tried once more with the layer after it.
+ */
+static const struct image *choose_parent(struct pause *p, const struct image *served,
+                                         const struct image *base)
 {
     struct squash_cost cost = squash_cost(served, base);
+    bool squashes =
+        cost.n_layers >= LAYERS_MAX || cost.pack_bytes > 2 * cost.needed_bytes + SLACK_BYTES;
 
-    return cost.n_layers >= LAYERS_MAX || cost.pack_bytes > 2 * cost.needed_bytes + SLACK_BYTES;
+    p->collects = squashes || cost.n_layers == 1;
+    return squashes ? base : served;
 }
 
 static int make_layer(struct pause *p, const struct image_job *job)
@@ -74,8 +83,7 @@ static int make_layer(struct pause *p, const struct image_job *job)
         r = image_open(&base, store, record->base);
     if (r < 0)
         return r;
-    p->squashed = is_worth_squashing(served, base);
-    o.parent = p->squashed ? base : served;
+    o.parent = choose_parent(p, served, base);
     o.name = sandbox_image_name(p->s, p->generation, name);
     return layer_make(store, p->in.state_path, served, &o, &p->layer);
 }
@@ -171,7 +179,7 @@ static int clear_up(struct pause *p)
 {
     int r = sandbox_clear_paused(p->s, &p->in);
 
-    if (r == 0 && p->squashed)
+    if (r == 0 && p->collects)
         sandbox_collect(p->s);
     return r == -ETIMEDOUT ? r : 0; /* the VMM does not die, of which somebody should know */
 }

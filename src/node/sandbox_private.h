@@ -103,6 +103,9 @@ const struct vmm_driver *sandbox_driver(const struct sandbox *s);
 /** sandbox_erase() - its names and its folder go away; no process is left. Return: 0 or a negative errno with a text */
 int sandbox_erase(struct sandbox *s);
 
+/** sandbox_sweep() - what dead makers and removers have left under hidden names: no process lives there */
+int sandbox_sweep(const char *store);
+
 /** sandbox_reconcile() - see sandbox.h. Return: 0; -ENOENT: nothing of it is left; others; with a text */
 int sandbox_reconcile(struct sandbox *s);
 

@@ -30,6 +30,8 @@ static int has_died(struct sandbox *s, struct instance *in)
     r = instance_end(in, SANDBOX_DEADLINE_MS); /* of its pager, which ends by itself */
     if (r == 0)
         r = sandbox_path(s, path, sizeof(path), SANDBOX_VM);
+    if (r == 0 && !tree_exists(path))
+        return sandbox_commit_dead(s, "its removal was begun");
     if (r == 0)
         r = vmm_new(&vmm, sandbox_driver(s), &spec, path);
     if (r < 0)

@@ -154,6 +154,8 @@ int sandbox_create(struct sandbox **out, const char *store, struct sandbox_recor
 {
     int r = folder_make(store, SANDBOXES_FOLDER);
 
+    if (r == 0)
+        r = sandbox_sweep(store);
     if (r == 0 && name)
         r = sandbox_name_check(name);
     if (r == 0 && name)

@@ -48,18 +48,20 @@ static const char *age_text(uint64_t since_ms, char *buf, size_t len)
     return buf;
 }
 
-/* balloon_text() - what is asked for and left, and whether free pages are reported */
+/* balloon_text() - what the guest has left, and what it was asked for: VMMs know one of the two, or both */
 static const char *balloon_text(const struct sandbox_view *v, char *buf, size_t len)
 {
+    const struct vmm_balloon *b = &v->balloon;
+
     if (v->answer == SANDBOX_NOT_ASKED)
         return "-";
     if (v->answer == SANDBOX_NO_ANSWER)
         return "no answer";
-    if (v->balloon.actual_mib == UINT64_MAX)
-        (void)snprintf(buf, len, "%" PRIu64 " MiB", v->balloon.target_mib);
+    if (b->actual_mib == UINT64_MAX || b->target_mib == UINT64_MAX)
+        (void)snprintf(buf, len, "%" PRIu64 " MiB",
+                       b->actual_mib == UINT64_MAX ? b->target_mib : b->actual_mib);
     else
-        (void)snprintf(buf, len, "%" PRIu64 "/%" PRIu64 " MiB", v->balloon.actual_mib,
-                       v->balloon.target_mib);
+        (void)snprintf(buf, len, "%" PRIu64 "/%" PRIu64 " MiB", b->actual_mib, b->target_mib);
     return buf;
 }
 
