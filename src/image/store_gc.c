@@ -264,17 +264,18 @@ int store_remove(struct store *s, const char *name)
 
 int store_forget_name(struct store *s, const char *name)
 {
+    bool gone;
     int r = store_check_name(name);
 
     if (r == 0)
         r = store_lock_names(s);
     if (r < 0)
         return r;
-    if (unlinkat(s->folders[STORE_NAMES], name, 0) == 0)
-        r = store_sync(s, STORE_NAMES);
-    else if (errno != ENOENT)
+    gone = unlinkat(s->folders[STORE_NAMES], name, 0) == 0;
+    if (!gone && errno != ENOENT)
         r = err_origin_errno(-errno, "cannot remove %s/%s/%s", s->path,
                              store_folder_name(STORE_NAMES), name);
+    r = gone ? store_sync(s, STORE_NAMES) : r; /* or a power cut would bring the name back */
     store_unlock_names(s);
     return r;
 }
