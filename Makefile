@@ -71,6 +71,7 @@ bench: ## measure the page faults of Thaw, and what it installs ahead of them, a
 	@$(PYTHON) tools/bench.py
 	@$(MAKE) --no-print-directory bench-ahead
 	@$(MAKE) --no-print-directory bench-image
+	@$(MAKE) --no-print-directory bench-restore
 
 .PHONY: bench-ahead
 bench-ahead: all ## the second half of it: NAMES="bulk scattered", OUT=FOLDER, ARGS="--rounds 9"
@@ -83,6 +84,10 @@ bench-image: all ## images of real guests: size, speed, frames: NAMES="frames gu
 .PHONY: bench-image-serve
 bench-image-serve: all ## a guest served from an image, against its memory file: ARGS="--memory FILE --rounds 5"
 	@$(PYTHON) tools/bench_image_serve.py $(ARGS)
+
+.PHONY: bench-restore
+bench-restore: all ## from a template to its guest's first answer, against the VMM's own restore: ARGS="--vms 1,4 --rounds 9"
+	@$(PYTHON) tools/bench_restore.py -- $(ARGS)
 
 .PHONY: format
 format: ## lay out the C files as .clang-format says

@@ -24,6 +24,7 @@ int cli_bench(int argc, char **argv);
 int cli_ready(int argc, char **argv);
 int cli_workingset(int argc, char **argv);
 int cli_image(int argc, char **argv);
+int cli_template(int argc, char **argv);
 
 /* of sandboxes: src/cli/sandbox/ */
 int cli_run(int argc, char **argv);

@@ -26,6 +26,7 @@ static const struct verb {
     {"ready", cli_ready, "tell a pager that its guest is ready: a record of its working set ends"},
     {"map", cli_map, "draw the memory of a VM that is being served"},
     {"bench", cli_bench, "measure page-fault handlers against each other"},
+    {"template", cli_template, "boot a VM once, to resume it many times"},
     {"image", cli_image, "pack memory files into images, look after them"},
     {"workingset", cli_workingset, "look at working sets, make one of several"},
     {"doctor", cli_doctor, "say what this host can do, and what to do about the rest"},

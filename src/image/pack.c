@@ -22,6 +22,16 @@
 #include "image/memory_file.h"
 #include "image/pack_private.h"
 
+#define DEFAULT_FRAME (32 * KIB) /* docs/decisions/0015-frames-of-an-image.md */
+
+struct pack_options pack_options_default(void)
+{
+    return (struct pack_options){
+        .codec = FRAME_ZSTD,
+        .frame_pages = (unsigned)(DEFAULT_FRAME / IMAGE_PAGE),
+    };
+}
+
 static int check_options(const struct pack_options *o, const struct page_source *src)
 {
     if (o->hot && o->hot->image_bytes != src->bytes)

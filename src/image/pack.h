@@ -27,6 +27,9 @@ struct pack_options {
     struct image_job job;
 };
 
+/** pack_options_default() - how it is packed if nobody says otherwise; without a name and a job */
+struct pack_options pack_options_default(void);
+
 /** struct pack_result - what became of it */
 struct pack_result {
     uint8_t id[IMAGE_ID_BYTES];

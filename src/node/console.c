@@ -19,6 +19,7 @@
 #define PIECE_BYTES  (16 * KIB)
 #define ASK_AGAIN_MS 1500u /* a shell that has not answered by then may not have been there */
 #define WRITE_MS     5000u
+#define NO_ANSWER    "no shell in the guest answered"
 
 /* struct reader - of the log of a VM, from some place on */
 struct reader {
@@ -66,6 +67,16 @@ static ssize_t more(struct reader *rd, char buf[PIECE_BYTES])
     return n;
 }
 
+/* too_late() - with what the guest said last. Return: -ETIMEDOUT */
+static int too_late(const char *path, const char *what, unsigned timeout_ms)
+{
+    char text[256];
+
+    log_last_line(path, text, sizeof(text));
+    return err_origin(-ETIMEDOUT, "%s within %u ms; its last words: %s", what, timeout_ms,
+                      text[0] != '\0' ? text : "none");
+}
+
 /* nap() - nothing has come. Return: 0: look again; or a negative errno with a text */
 static int nap(struct reader *rd, const char *what)
 {
@@ -76,8 +87,7 @@ static int nap(struct reader *rd, const char *what)
     if (r < 0)
         return r;
     if (clock_now_ns() >= rd->deadline_ns)
-        return err_origin(-ETIMEDOUT, "%s within %u ms: %s has what the guest said", what,
-                          rd->wait->timeout_ms, rd->path);
+        return too_late(rd->path, what, rd->wait->timeout_ms);
     if (vmm_has_ended(rd->vm)) {
         vmm_end_text(rd->vm, text, sizeof(text));
         return err_origin(-ESRCH, "%s: the VMM %s", what, text);
@@ -169,8 +179,7 @@ static int listen_to(struct reader *rd, struct console_answer *a, const struct r
             r = hand_on(a, run);
         if (n <= 0)
             r = n < 0 ? (int)n
-                      : nap(rd, a->begun ? "the command in the guest did not end"
-                                         : "no shell in the guest answered");
+                      : nap(rd, a->begun ? "the command in the guest did not end" : NO_ANSWER);
     }
     free(buf);
     run->out->status = a->status;
@@ -214,8 +223,11 @@ int console_run(struct vmm *vm, const char *command, const struct console_wait *
 int console_wait_shell(struct vmm *vm, const struct console_wait *wait)
 {
     uint64_t deadline_ns = clock_now_ns() + wait->timeout_ms * NS_PER_MS;
-    int r;
+    char path[PATH_MAX];
+    int r = tree_path(path, sizeof(path), vmm_root(vm), VMM_FILE_CONSOLE);
 
+    if (r < 0)
+        return r;
     do {
         struct console_result done;
         uint64_t now_ns = clock_now_ns();
@@ -226,9 +238,7 @@ int console_wait_shell(struct vmm *vm, const struct console_wait *wait)
         r = console_run(vm, "true", &once, NULL, NULL, &done);
         console_result_deinit(&done);
     } while (r == -ETIMEDOUT && clock_now_ns() < deadline_ns);
-    return r == -ETIMEDOUT ? err_origin(r, "no shell at the guest's console answered within %u ms",
-                                        wait->timeout_ms)
-                           : r;
+    return r == -ETIMEDOUT ? too_late(path, NO_ANSWER, wait->timeout_ms) : r;
 }
 
 void console_result_deinit(struct console_result *r)

@@ -262,6 +262,12 @@ int folder_new_place(struct folder_new *f)
     return sync_folder(f->parent);
 }
 
+void folder_new_leave(struct folder_new *f)
+{
+    free(f->path);
+    f->path = NULL;
+}
+
 void folder_new_deinit(struct folder_new *f)
 {
     if (!f->placed && f->path)

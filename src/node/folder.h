@@ -60,6 +60,9 @@ int folder_new_init(struct folder_new *f, const char *parent, const char *name);
  */
 int folder_new_place(struct folder_new *f);
 
+/** folder_new_leave() - something lives in it that could not be ended: it stays until folder_sweep() can end it */
+void folder_new_leave(struct folder_new *f);
+
 /** folder_new_deinit() - let go of the lock; without its name it goes away with all that is in it */
 void folder_new_deinit(struct folder_new *f);
 

@@ -3,7 +3,7 @@
 fc_standin_guest.py - the guest of the stand-in for Firecracker: a thread that owns memory and talks on the serial line
 
 It boots: fills part of its memory with a pattern, says that it is ready, and gives a prompt. Then it is a little shell, enough
-for what tests type (echo, true, false, sleep, cat, redirection into files, ; && || $? $NAME), and for asking about memory:
+for what tests type (echo, true, false, eval, sleep, cat, redirection into files, ; && || $? $NAME), and for asking about memory:
 
     fill N         take N pages of free memory and write to them; prints the first one's number
     free N         let go of the N pages taken last; reported to the VMM if the balloon has free page reporting
@@ -231,6 +231,10 @@ class Guest:
     def _obey(self, line):
         if self.echo:
             self.say(line + "\n")
+        self._evaluate(line)
+        self.say(PROMPT)
+
+    def _evaluate(self, line):
         try:
             commands = parse_line(line)
         except ValueError as e:
@@ -251,7 +255,6 @@ class Guest:
                 self._files_write(files)
             elif not target:
                 self.say(output)
-        self.say(PROMPT)
 
     def _command(self, words):
         if not words:
@@ -289,6 +292,11 @@ class Guest:
     def do_false(self, _words):
         """false"""
         return 1, ""
+
+    def do_eval(self, words):
+        """eval 'LINE'"""
+        self._evaluate(" ".join(words))
+        return int(self.variables["?"]), ""
 
     def do_stty(self, words):
         """stty -echo, stty echo"""

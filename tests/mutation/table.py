@@ -10,7 +10,7 @@ A mutation is named after what the program then does wrong. The old text must be
     process:FILE::TEST[PARAM]    tests/process/FILE.py; without [PARAM] all of them, and one must fail
     build                        the compiler must refuse it
 
-Those of images are in table_images.py. Mistakes of the engine that random schedules find are in tests/fuzz/mutate.py, those of the rules in tests/model/run.py.
+Those of images are in table_images.py, those of sandboxes in table_sandboxes.py. Mistakes of the engine that random schedules find are in tests/fuzz/mutate.py, those of the rules in tests/model/run.py.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import table_images  # noqa: E402
+import table_sandboxes  # noqa: E402
 
 ENGINE = "src/core/engine.c"
 AHEAD = "src/core/engine_ahead.c"
@@ -451,4 +452,5 @@ MUTATIONS = (
       "    r->index[p] = (uint32_t)++r->n;", "    r->n++;",
       "process:test_record::test_a_page_that_many_threads_wait_for_is_recorded_once"),
     *(_(*fields) for fields in table_images.MUTATIONS),
+    *(_(*fields) for fields in table_sandboxes.MUTATIONS),
 )

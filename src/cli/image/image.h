@@ -42,6 +42,9 @@ struct image_work {
  */
 void image_work_begin(struct image_work *w, unsigned n_threads);
 
+/** image_work_stopped() - did one of these signals come? Return: 0, or -EINTR with a text */
+int image_work_stopped(void);
+
 /** image_work_end() - the bar goes away */
 void image_work_end(struct image_work *w);
 

@@ -10,15 +10,11 @@
 #include "cli/cli.h"
 #include "cli/map/size_text.h"
 
-#define DEFAULT_FRAME (32 * KIB) /* docs/decisions/0015-frames-of-an-image.md */
-#define LEVEL_MAX     22u
+#define LEVEL_MAX 22u
 
 struct pack_request pack_request_default(const char *verb)
 {
-    return (struct pack_request){
-        .verb = verb,
-        .opts = {.codec = FRAME_ZSTD, .frame_pages = (unsigned)(DEFAULT_FRAME / IMAGE_PAGE)},
-    };
+    return (struct pack_request){.verb = verb, .opts = pack_options_default()};
 }
 
 static int parse_codec(struct pack_request *req, const char *text)

@@ -14,14 +14,20 @@ static void on_signal(int signal)
     stopped_by = signal;
 }
 
+int image_work_stopped(void)
+{
+    return stopped_by != 0 ? err_origin(-EINTR, "stopped by a signal") : 0;
+}
+
 static int watch(void *ctx, const char *what, uint64_t done, uint64_t all)
 {
     struct image_work *w = ctx;
 
-    if (stopped_by != 0)
-        return err_origin(-EINTR, "stopped by a signal");
-    progress_show(&w->progress, what, done, all);
-    return 0;
+    int r = image_work_stopped();
+
+    if (r == 0)
+        progress_show(&w->progress, what, done, all);
+    return r;
 }
 
 /* set_signals() - without SA_RESTART: who waits for a lock is told, too */

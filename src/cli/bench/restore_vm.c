@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * restore_vm.c - one VM of `thaw bench restore`
+ *
+ * Its folder is made before the clock runs, with links to the template's files; a disk that the guest may write to is copied, and that
+ * is left out of the times: how long it takes depends on the file system, not on who brings the memory.
+ *
+ * The guest has answered when what was typed at its console comes back changed: the shell joins the two halves of a word that was
+ * typed in two, so that the terminal's echo of the line is not taken for the answer.
+ *
+ * When the first fault is answered is seen in the pager's state file by a thread that looks at the counter; with many VMs at
+ * once such threads would be in the way of what they look at, so only a VM that is alone has one.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/fd.h"
+#include "cli/bench/restore.h"
+#include "core/block.h"
+#include "node/instance.h"
+#include "node/state_copy.h"
+#include "node/tree.h"
+#include "pager/state_dir.h"
+#include "vmm/child.h"
+
+#define POLL_NS     (500 * NS_PER_US)
+#define QUESTION    "echo answ\"\"er-%d\n"
+#define ANSWER      "answer-%d"
+#define CONSOLE_MAX 65536
+
+struct restore_vm {
+    const struct restore_ground *ground;
+    const struct vmm_driver *driver;
+    struct vmm_spec spec;
+    enum restore_kind kind;
+    char folder[PATH_MAX];
+    struct instance in;
+};
+
+/* ---- its folder ----------------------------------------------------------------------------------------------- */
+
+/* bring_file() - a file of @from under the same name in the VM's folder */
+static int bring_file(const struct restore_vm *vm, const char *from, const char *name, bool copy)
+{
+    char source[PATH_MAX];
+    char target[PATH_MAX];
+    int r = tree_path(source, sizeof(source), from, name);
+
+    if (r == 0)
+        r = tree_path(target, sizeof(target), vm->folder, name);
+    if (r < 0)
+        return r;
+    return copy ? tree_copy_file(source, target) : tree_link_file(source, target);
+}
+
+static int bring_files(const struct restore_vm *vm)
+{
+    const struct template *t = vm->ground->template;
+    char *from = template_folder(vm->ground->store, t->name);
+    int r = from ? 0 : err_origin_errno(-ENOMEM, "no memory for the name of a folder");
+
+    if (r == 0)
+        r = bring_file(vm, from, VMM_FILE_STATE, false);
+    if (r == 0 && tree_exists(from))
+        r = bring_file(vm, from, VMM_FILE_KERNEL, false);
+    if (r == 0 && t->has_initrd)
+        r = bring_file(vm, from, VMM_FILE_INITRD, false);
+    if (r == 0 && t->has_rootfs)
+        r = bring_file(vm, from, VMM_FILE_ROOTFS, !t->rootfs_read_only);
+    if (r == 0 && vm->kind == RESTORE_FILE)
+        r = bring_file(vm, vm->ground->folder, VMM_FILE_MEMORY, false);
+    free(from);
+    return r;
+}
+
+int restore_vm_new(struct restore_vm **out, const struct restore_ground *g, enum restore_kind kind,
+                   unsigned number)
+{
+    _cleanup_(restore_vm_freep) struct restore_vm *vm = calloc(1, sizeof(*vm));
+    char name[32];
+    int r;
+
+    if (!vm)
+        return err_origin_errno(-ENOMEM, "no memory for a VM");
+    vm->ground = g;
+    vm->kind = kind;
+    vm->driver = vmm_driver_find(template_vmm_words[g->template->vmm]);
+    vm->spec = template_spec(g->template);
+    vm->spec.memory_from_file = kind == RESTORE_FILE;
+    (void)snprintf(name, sizeof(name), "vm%u", number);
+    r = tree_path(vm->folder, sizeof(vm->folder), g->folder, name);
+    if (r == 0 && mkdir(vm->folder, 0700) < 0)
+        r = err_origin_errno(-errno, "cannot make the folder %s", vm->folder);
+    if (r == 0)
+        r = bring_files(vm);
+    if (r < 0)
+        return r;
+    *out = TAKE(vm);
+    return 0;
+}
+
+/* ---- the first fault ------------------------------------------------------------------------------------------ */
+
+/* struct watcher - a thread that looks for the first fault of a VM */
+struct watcher {
+    const struct restore_vm *vm;
+    uint64_t faulted_ns; /* clock_now_ns(); 0: it has not seen one */
+    atomic_bool over;
+    bool runs;
+    pthread_t thread;
+};
+
+static void sleep_ns(uint64_t ns)
+{
+    struct timespec ts = timespec_from_ns(ns);
+
+    (void)nanosleep(&ts, NULL);
+}
+
+/* find_state() - the state file of the VM's pager, as soon as there is a pager. Return: is there one? */
+static bool find_state(const struct restore_vm *vm, char *buf, size_t len)
+{
+    char dir[PATH_MAX];
+    char path[PATH_MAX];
+    struct vmm_id pager;
+
+    return tree_path(path, sizeof(path), vm->folder, INSTANCE_FILE_PAGER_ID) == 0 &&
+           tree_exists(path) && child_id_read(path, &pager) == 0 &&
+           state_dir_default(dir, sizeof(dir)) == 0 && state_path(dir, pager.pid, buf, len) == 0;
+}
+
+/* has_faulted() - does a state file say that a fault was answered? */
+static bool has_faulted(const char *state)
+{
+    _cleanup_fd_ int fd = open(state, O_RDONLY | O_CLOEXEC);
+    struct block_header header;
+
+    return fd >= 0 && pread(fd, &header, sizeof(header), 0) == (ssize_t)sizeof(header) &&
+           header.fault_ns.n > 0;
+}
+
+static void *watch(void *ctx)
+{
+    struct watcher *w = ctx;
+    char state[PATH_MAX] = "";
+
+    while (!atomic_load(&w->over)) {
+        if (state[0] == '\0' && !find_state(w->vm, state, sizeof(state)))
+            state[0] = '\0';
+        if (state[0] != '\0' && has_faulted(state)) {
+            w->faulted_ns = clock_now_ns();
+            break;
+        }
+        sleep_ns(POLL_NS);
+    }
+    return NULL;
+}
+
+static void watcher_start(struct watcher *w, const struct restore_vm *vm)
+{
+    w->vm = vm;
+    w->runs = pthread_create(&w->thread, NULL, watch, w) == 0;
+}
+
+static void watcher_end(struct watcher *w)
+{
+    atomic_store(&w->over, true);
+    if (w->runs)
+        (void)pthread_join(w->thread, NULL);
+    w->runs = false;
+}
+
+/* ---- the restore ---------------------------------------------------------------------------------------------- */
+
+/* console_has() - has the guest written @text? */
+static bool console_has(const struct restore_vm *vm, const char *text)
+{
+    char path[PATH_MAX];
+    char buf[CONSOLE_MAX];
+    _cleanup_fd_ int fd = -1;
+    ssize_t n;
+
+    if (tree_path(path, sizeof(path), vm->folder, VMM_FILE_CONSOLE) < 0)
+        return false;
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, buf, sizeof(buf));
+    return n > 0 && memmem(buf, (size_t)n, text, strlen(text)) != NULL;
+}
+
+/* ask() - type a question until the guest has answered */
+static int ask(struct restore_vm *vm)
+{
+    uint64_t deadline_ns = clock_now_ns() + vm->ground->timeout_ms * NS_PER_MS;
+    char question[64];
+    char answer[64];
+    int r;
+
+    (void)snprintf(question, sizeof(question), QUESTION, getpid());
+    (void)snprintf(answer, sizeof(answer), ANSWER, getpid());
+    r = vmm_console_write(vm->in.vmm, question, strlen(question), vm->ground->timeout_ms);
+    while (r == 0 && !console_has(vm, answer)) {
+        if (clock_now_ns() > deadline_ns)
+            return err_origin(-ETIMEDOUT, "the guest in %s has not answered within %u ms",
+                              vm->folder, vm->ground->timeout_ms);
+        if (vmm_has_ended(vm->in.vmm))
+            return err_origin(-EIO, "the VMM in %s has ended", vm->folder);
+        sleep_ns(POLL_NS);
+    }
+    return r;
+}
+
+static int load_served(struct restore_vm *vm, uint64_t began_ns, struct restore_times *times)
+{
+    struct instance_times marks = {0};
+    struct instance_spec serve = {
+        .store = vm->ground->store, .image = vm->ground->template->image, .times = &marks};
+    int r = instance_load(&vm->in, vm->driver, &vm->spec, vm->folder, &serve, true,
+                          vm->ground->timeout_ms);
+
+    times->ns[RESTORE_LISTENING] = marks.listening_ns - began_ns;
+    times->ns[RESTORE_STARTED] = marks.started_ns - began_ns;
+    return r;
+}
+
+static int load_from_file(struct restore_vm *vm, uint64_t began_ns, struct restore_times *times)
+{
+    int r = vmm_new(&vm->in.vmm, vm->driver, &vm->spec, vm->folder);
+
+    if (r == 0)
+        r = vmm_start(vm->in.vmm, true, vm->ground->timeout_ms);
+    times->ns[RESTORE_STARTED] = clock_now_ns() - began_ns;
+    return r == 0 ? vmm_load(vm->in.vmm, true, vm->ground->timeout_ms) : r;
+}
+
+/* count_faults() - from the pager's state */
+static uint64_t count_faults(const struct restore_vm *vm)
+{
+    _cleanup_(state_freep) struct state_copy *state = NULL;
+
+    if (vm->in.state_path[0] == '\0' || state_read(vm->in.state_path, &state) < 0)
+        return 0;
+    return state->block.header->counters.faults;
+}
+
+int restore_vm_run(struct restore_vm *vm, uint64_t began_ns, struct restore_times *times)
+{
+    struct watcher watcher = {0};
+    int r;
+
+    *times = (struct restore_times){0};
+    if (vm->kind == RESTORE_THAW && vm->ground->alone)
+        watcher_start(&watcher, vm);
+    r = vm->kind == RESTORE_THAW ? load_served(vm, began_ns, times)
+                                 : load_from_file(vm, began_ns, times);
+    times->ns[RESTORE_LOADED] = clock_now_ns() - began_ns;
+    if (r == 0)
+        r = ask(vm);
+    times->ns[RESTORE_READY] = clock_now_ns() - began_ns;
+    watcher_end(&watcher);
+    if (watcher.faulted_ns > began_ns)
+        times->ns[RESTORE_FAULTED] = watcher.faulted_ns - began_ns;
+    times->n_faults = count_faults(vm);
+    return r;
+}
+
+struct restore_vm *restore_vm_free(struct restore_vm *vm)
+{
+    if (!vm)
+        return NULL;
+    /* A VM that does not end keeps its folder: its userfaultfd may be of use to somebody. */
+    if (instance_end(&vm->in, vm->ground->timeout_ms) == 0 && vm->folder[0] != '\0')
+        (void)tree_remove(vm->folder);
+    instance_forget(&vm->in);
+    free(vm);
+    return NULL;
+}

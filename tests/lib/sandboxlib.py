@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+sandboxlib.py - stores with a template, and the sandboxes in them
+
+    node = Node(folder, PATH=...)            a store, and the environment that `thaw` is run with
+    node.ok("template", "build", ...)
+    node.ok("run", "small", "--name", "a")
+    assert node.ps("a")["state"] == "running"
+    line = node.fails("pause", "nobody")     the one line that says why
+    node.close()                             every process that lives in the store is killed, by its number
+
+A process belongs to a store if its working folder is in it: VMMs and pagers have theirs in the sandbox's folder.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+
+import fclib
+import thawtest
+
+LIMIT = 60  # seconds for one run of `thaw`
+
+
+def processes_in(folder):
+    """{pid: name} of all whose working folder is in this one, or was when it was removed."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            cwd = os.readlink(f"/proc/{entry}/cwd")
+            if cwd == str(folder) or cwd.startswith(f"{folder}/"):
+                found[int(entry)] = pathlib.Path(f"/proc/{entry}/comm").read_text().strip()
+    return found
+
+
+class Node:
+    """A store, and how thaw is run on it. environment: what is set for it, and for the VMMs that it starts."""
+
+    def __init__(self, folder, template=None, **environment):
+        self.folder = pathlib.Path(folder)
+        self.store = self.folder / "store"
+        self.state = self.folder / "state"
+        self.state.mkdir(parents=True)
+        self.environment = environment
+        if template:
+            shutil.copytree(template, self.store, symlinks=True)
+
+    # ---- running thaw
+
+    def argv(self, *args):
+        """A command line."""
+        args = [str(a) for a in args]
+        if args[0] == "run":
+            args[1:1] = ["--state", str(self.state)]
+        return [thawtest.program("THAW"), *args]
+
+    def run(self, *args, before=(), **environment):
+        """A run of thaw to its end. before: words in front of the command line, such as strace and its options."""
+        env = {**os.environ, "THAW_STORE": str(self.store), **self.environment, **environment}
+        return subprocess.run([*before, *self.argv(*args)], check=False, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=LIMIT, env=env)
+
+    def ok(self, *args, **environment):
+        """What is printed by a run that must succeed, and says nothing on stderr."""
+        done = self.run(*args, **environment)
+        assert (done.returncode, done.stderr) == (0, ""), f"{args}: {done}\n{self.logs()}"
+        return done.stdout
+
+    def fails(self, *args, code=1, **environment):
+        """The one line of a run that must fail."""
+        done = self.run(*args, **environment)
+        assert done.returncode == code and done.stderr.count("\n") == 1, f"{args}: {done}\n{self.logs()}"
+        assert done.stderr.startswith(f"thaw {args[0]}"), done.stderr
+        return done.stderr.strip()
+
+    # ---- sandboxes
+
+    def ps(self, name=None):
+        """What is known of a sandbox; or {name: that} of all."""
+        done = self.run("ps", "--json", *([name] if name else []))
+        assert done.returncode == 0, done
+        all_ = {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}
+        return all_[name] if name else all_
+
+    def states(self):
+        """{name: state} of all."""
+        return {name: one["state"] for name, one in self.ps().items()}
+
+    def exec(self, name, command):
+        """What a command in a sandbox prints; it must succeed."""
+        return self.ok("exec", name, "--", command)
+
+    def path(self, name, *parts):
+        """Something in the folder of a sandbox."""
+        return self.store.joinpath("sandboxes", name, *parts)
+
+    def pid(self, name, file="pid"):
+        """Of its VMM, or ("pager.pid") its pager."""
+        return int(self.path(name, "vm", file).read_text().split()[0])
+
+    def serving_pid(self, name):
+        """Of the process that answers the faults: a child of the pager, or that itself."""
+        return serving(self.pid(name, "pager.pid"))
+
+    # ---- what is left
+
+    def processes(self):
+        """{pid: name} of all that live in the store."""
+        return processes_in(self.store)
+
+    def nothing_runs(self):
+        """Until no process lives in the store, and no pager has left its state."""
+        thawtest.wait_until(lambda: not self.processes(), f"the end of {self.processes()}")
+        assert not list(self.state.iterdir())
+
+    def stored(self):
+        """(names of images, number of manifests, bytes of packs)."""
+        names = sorted(path.name for path in (self.store / "names").iterdir())
+        packs = sum(path.stat().st_size for path in (self.store / "packs").iterdir())
+        return names, len(list((self.store / "manifests").iterdir())), packs
+
+    def logs(self):
+        """The ends of all logs, for a test that failed."""
+        parts = []
+        for path in sorted(self.store.glob("sandboxes/*/*/*.log")):
+            parts.append(f"{path.relative_to(self.store)}: {path.read_text(errors='replace')[-600:]}")
+        return "\n".join(parts)
+
+    def close(self):
+        """Kill all that lives in the store: VMMs first."""
+        for _ in range(3):
+            for pid, _name in sorted(self.processes().items(), key=lambda item: item[1] == "thaw"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(TimeoutError):
+                thawtest.wait_until(lambda: not self.processes(), "the end of all", 5)
+                break
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def serving(pid):
+    """The pager that a supervisor has started."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else pid
+
+
+def everything_is_right(node, name):
+    """Its guest finds every page as it must be."""
+    assert "pages are right" in node.exec(name, "check all")
+
+
+def small_template(folder, **environment):
+    """A store with the template `small`: a guest of 32 MiB. Return: (the store, a PATH that has the stand-in)."""
+    folder = pathlib.Path(folder)
+    programs = folder / "programs"
+    programs.mkdir(parents=True)
+    fclib.install(programs)
+    path = f"{programs}:{os.environ['PATH']}"
+    node = Node(folder / "node", PATH=path, FC_STANDIN_PATTERN_MIB="4", **environment)
+    for name in ("kernel", "rootfs"):
+        (folder / name).write_text(name)
+    node.ok("template", "build", "small", "--vmm", "firecracker", "--kernel", folder / "kernel", "--rootfs",
+            folder / "rootfs", "--memory", 32)
+    return node.store, path

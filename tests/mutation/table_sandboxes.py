@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""table_sandboxes.py - the part of table.py that is about sandboxes: the fields of each Mutation"""
+
+MUTATIONS = (
+    ("leaves a guest standing whose pause has failed", "src/node/sandbox_reconcile.c",
+      "    if (r == 0 && state == VMM_PAUSED)",
+      "    if (r == 0 && state == VMM_ENDED)",
+      "process:test_sandbox::test_a_pause_that_fails_lets_the_guest_go_on"),
+    ("lets nobody follow a pager that died with its supervisor", "src/node/sandbox_reconcile.c",
+      "    if (instance_pager_lives(in))",
+      "    if (instance_pager_lives(in) || in->vmm)",
+      "process:test_sandbox::test_a_pager_that_was_killed_with_its_supervisor_is_followed_when_somebody_looks"),
+    ("keeps all layers that any pause has made", "src/node/sandbox_pause.c",
+      "    return squashes ? base : served;",
+      "    return served;",
+      "process:test_sandbox::test_after_fifty_generations_every_byte_is_right_and_the_store_has_not_grown"),
+    ("gives a fork no name for its image", "src/node/sandbox_fork.c",
+      "        r = take_image(fork);",
+      "        r = fork ? 0 : take_image(fork);",
+      "process:test_sandbox::test_forks_go_on_where_their_origin_is_paused_and_do_not_need_it"),
+    ("resumes a template that cannot be resumed here", "src/node/sandbox_start.c",
+      "        r = check_template(&t, store);",
+      "        r = t.name ? 0 : check_template(&t, store);",
+      "process:test_sandbox::test_a_template_that_cannot_be_resumed_here_is_refused_before_anything_starts"),
+    ("waits for the answer of each VMM", "src/cli/sandbox/ps.c",
+      "#define ANSWER_MS 500u",
+      "#define ANSWER_MS 9000u",
+      "process:test_sandbox::test_a_vmm_that_does_not_answer_keeps_nobody_waiting"),
+    ("takes process numbers of another boot for its own", "src/node/sandbox_record.c",
+      "strcmp(boot_id, record->boot_id) == 0", "record->boot_id[0] != '\\0'",
+      "unit:test_sandbox_record::a_record_of_another_boot_knows_no_process"),
+)
