@@ -17,7 +17,7 @@ MUTATIONS = (
     ("gives a fork no name for its image", "src/node/sandbox_fork.c",
       "        r = take_image(fork);",
       "        r = fork ? 0 : take_image(fork);",
-      "process:test_sandbox::test_forks_go_on_where_their_origin_is_paused_and_do_not_need_it"),
+      "process:test_sandbox::test_a_paused_fork_keeps_its_memory_when_its_origin_goes"),
     ("resumes a template that cannot be resumed here", "src/node/sandbox_start.c",
       "        r = check_template(&t, store);",
       "        r = t.name ? 0 : check_template(&t, store);",

@@ -196,6 +196,18 @@ def test_forks_go_on_where_their_origin_is_paused_and_do_not_need_it(node):
     assert node.stored() == before
 
 
+def test_a_paused_fork_keeps_its_memory_when_its_origin_goes(node):
+    node.ok("run", "small", "--name", "a", "--wait")
+    node.exec("a", "fill 300; echo origin > /who")
+    node.ok("pause", "a")
+    node.ok("fork", "a", "--name", "g", "--paused")
+    node.ok("rm", "a")
+    node.ok("image", "gc")
+    node.ok("resume", "g", "--wait")
+    assert node.exec("g", "cat /who") == "origin\n"
+    everything_is_right(node, "g")
+
+
 # ---- what fails, is told in one line and changes nothing
 
 
