@@ -19,6 +19,10 @@
  * libcurl speaks HTTP, connects and keeps the connection. What it does not tell is a listener whose queue is full from one who
  * closes at once: the kernel says "later" (EAGAIN) to a connect(), which libcurl takes for "soon". So we look at a socket
  * before libcurl closes it: one that never had another end was not connected.
+ *
+ * When a kept connection ends without an answer, libcurl sends the request again over another one. Firecracker closes none by
+ * itself: the process has ended, in the middle of what was asked, and another one may listen there by now. So what was sent
+ * is not sent again: on_open() gives no second socket.
  */
 
 #define LOOK_AGAIN_FIRST_NS NS_PER_MS
@@ -35,6 +39,8 @@ struct fc_http {
     /* of the exchange in hand */
     uint64_t deadline_ns;
     bool never_connected;
+    bool is_out; /* the request was sent, or a part of it */
+    bool again;  /* and libcurl wanted to send it once more */
     bool too_long;
     size_t head_len;
     size_t room;
@@ -42,6 +48,30 @@ struct fc_http {
 };
 
 /* ---- what libcurl calls --------------------------------------------------------------------------------------- */
+
+static int on_trace(CURL *easy, curl_infotype what, char *bytes, size_t len, void *context)
+{
+    struct fc_http *h = context;
+
+    (void)easy;
+    (void)bytes;
+    (void)len;
+    if (what == CURLINFO_HEADER_OUT)
+        h->is_out = true;
+    return 0;
+}
+
+static curl_socket_t on_open(void *context, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    struct fc_http *h = context;
+
+    (void)purpose;
+    if (h->is_out) {
+        h->again = true;
+        return CURL_SOCKET_BAD;
+    }
+    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+}
 
 static int on_close(void *context, curl_socket_t fd)
 {
@@ -122,6 +152,12 @@ static bool set_up(struct fc_http *h)
     return SET(h, CURLOPT_NOSIGNAL, 1L) == CURLE_OK &&
            /* The environment's proxies are for other hosts than this one. */
            SET(h, CURLOPT_PROXY, "") == CURLE_OK &&
+           /* Only so that on_trace() is called; nothing is printed. */
+           SET(h, CURLOPT_VERBOSE, 1L) == CURLE_OK &&
+           SET(h, CURLOPT_DEBUGFUNCTION, on_trace) == CURLE_OK &&
+           SET(h, CURLOPT_DEBUGDATA, h) == CURLE_OK &&
+           SET(h, CURLOPT_OPENSOCKETFUNCTION, on_open) == CURLE_OK &&
+           SET(h, CURLOPT_OPENSOCKETDATA, h) == CURLE_OK &&
            SET(h, CURLOPT_CLOSESOCKETFUNCTION, on_close) == CURLE_OK &&
            SET(h, CURLOPT_CLOSESOCKETDATA, h) == CURLE_OK &&
            SET(h, CURLOPT_HEADERFUNCTION, on_head) == CURLE_OK &&
@@ -222,7 +258,7 @@ static bool set_request(struct fc_http *h, const char *method, const char *path,
 static int exchange_error(const struct fc_http *h, CURLcode code, const char *method,
                           const char *path)
 {
-    switch (code) {
+    switch (h->again ? CURLE_GOT_NOTHING : code) {
     case CURLE_OPERATION_TIMEDOUT:
         return err_origin(-ETIMEDOUT, "Firecracker at %s has not answered %s %s in time", h->path,
                           method, path);
@@ -251,6 +287,8 @@ static int connect_errno(const struct fc_http *h, CURLcode code)
 {
     long os_errno = 0;
 
+    if (h->again)
+        return 0; /* there was one */
     if (code == CURLE_COULDNT_CONNECT) {
         (void)h->api->easy_getinfo(h->easy, CURLINFO_OS_ERRNO, &os_errno);
         return os_errno > 0 ? -(int)os_errno : -EAGAIN; /* 0: it was told "later" */
@@ -267,7 +305,7 @@ static int try_once(struct fc_http *h, const char *method, const char *path, con
 
     *connected = false;
     fc_http_answer_deinit(&h->answer);
-    h->never_connected = h->too_long = false;
+    h->never_connected = h->is_out = h->again = h->too_long = false;
     h->head_len = h->room = 0;
     h->error[0] = '\0';
     r = fc_socket_find(&h->socket, h->path);

@@ -120,6 +120,7 @@ static void *play(void *context)
         p->n_connections++;
         serve(p, fd, &next);
         (void)close(fd);
+        p->n_closed++;
     }
 }
 

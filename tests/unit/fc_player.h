@@ -38,6 +38,7 @@ struct player {
     bool runs;
     const struct scene *scenes; /* (borrow) */
     unsigned n_scenes;
+    _Atomic unsigned n_closed; /* connections, by the player */
     /* constant once player_stop() has returned */
     unsigned n_requests;
     unsigned n_connections;

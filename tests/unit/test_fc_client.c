@@ -192,13 +192,27 @@ static void a_204_without_a_length_keeps_the_connection(void **state)
     assert_int_equal(player.n_connections, 1);
 }
 
-static void a_closed_connection_is_made_again(void **state)
+static void a_connection_that_was_closed_meanwhile_is_made_again(void **state)
 {
+    uint64_t deadline_ns = clock_now_ns() + CALL_MS * NS_PER_MS;
+
     START({NO_CONTENT, PLAY_CLOSE}, {NO_CONTENT, PLAY_KEEP});
     ALL_WELL(fc_patch_balloon(c, NULL, &size, NULL, 0));
+    while (player.n_closed == 0 && clock_now_ns() < deadline_ns)
+        (void)usleep(1000);
     ALL_WELL(fc_patch_balloon(c, NULL, &size, NULL, 0));
     player_stop(&player);
     assert_int_equal(player.n_connections, 2);
+}
+
+static void a_request_is_never_sent_twice(void **state)
+{
+    START({NO_CONTENT, PLAY_KEEP}, {NULL, PLAY_CLOSE}, {NO_CONTENT, PLAY_KEEP});
+    ALL_WELL(fc_patch_balloon(c, NULL, &size, NULL, 0));
+    assert_int_equal(fc_patch_balloon(c, NULL, &size, NULL, 0), -ECONNRESET);
+    ALL_WELL(fc_patch_balloon(c, NULL, &size, NULL, 0));
+    player_stop(&player);
+    assert_int_equal(player.n_requests, 3);
 }
 
 static void refused_as(struct fc_client *c, int error, const char *text)
@@ -541,7 +555,8 @@ int main(void)
         PLAYED(what_is_refused_is_not_sent),
         PLAYED(one_connection_serves_one_call_after_the_other),
         PLAYED(a_204_without_a_length_keeps_the_connection),
-        PLAYED(a_closed_connection_is_made_again),
+        PLAYED(a_connection_that_was_closed_meanwhile_is_made_again),
+        PLAYED(a_request_is_never_sent_twice),
         PLAYED(a_refusal_has_firecrackers_own_words),
         PLAYED(who_finds_all_connections_taken_comes_again),
         PLAYED(who_finds_all_connections_taken_to_the_end_says_so),
