@@ -23,6 +23,9 @@
  * When a kept connection ends without an answer, libcurl sends the request again over another one. Firecracker closes none by
  * itself: the process has ended, in the middle of what was asked, and another one may listen there by now. So what was sent
  * is not sent again: on_open() gives no second socket.
+ *
+ * A Firecracker that has too many connections answers a new one and closes it without a look at it, maybe before the request is
+ * sent. Then libcurl does not read that answer, and we say the same as the answer does.
  */
 
 #define LOOK_AGAIN_FIRST_NS NS_PER_MS
@@ -39,6 +42,7 @@ struct fc_http {
     /* of the exchange in hand */
     uint64_t deadline_ns;
     bool never_connected;
+    bool opened; /* there is a new socket */
     bool is_out; /* the request was sent, or a part of it */
     bool again;  /* and libcurl wanted to send it once more */
     bool too_long;
@@ -64,13 +68,16 @@ static int on_trace(CURL *easy, curl_infotype what, char *bytes, size_t len, voi
 static curl_socket_t on_open(void *context, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct fc_http *h = context;
+    int fd;
 
     (void)purpose;
     if (h->is_out) {
         h->again = true;
         return CURL_SOCKET_BAD;
     }
-    return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+    h->opened = fd >= 0;
+    return fd;
 }
 
 static int on_close(void *context, curl_socket_t fd)
@@ -282,6 +289,19 @@ static int exchange_error(const struct fc_http *h, CURLcode code, const char *me
                       method, path, h->error[0] != '\0' ? h->error : h->api->easy_strerror(code));
 }
 
+/* closed_unasked() - Return: whether the connection, new or kept, was closed before anything was sent */
+static bool closed_unasked(const struct fc_http *h, CURLcode code)
+{
+    long os_errno = 0;
+
+    if (h->is_out || h->never_connected)
+        return false;
+    (void)h->api->easy_getinfo(h->easy, CURLINFO_OS_ERRNO, &os_errno);
+    return code == CURLE_SEND_ERROR ||
+           (code == CURLE_COULDNT_CONNECT && h->opened &&
+            (os_errno == 0 || os_errno == EPIPE || os_errno == ECONNRESET));
+}
+
 /* connect_errno() - Return: 0, or why there is no connection; -EAGAIN: who listens does not accept */
 static int connect_errno(const struct fc_http *h, CURLcode code)
 {
@@ -305,7 +325,7 @@ static int try_once(struct fc_http *h, const char *method, const char *path, con
 
     *connected = false;
     fc_http_answer_deinit(&h->answer);
-    h->never_connected = h->is_out = h->again = h->too_long = false;
+    h->never_connected = h->opened = h->is_out = h->again = h->too_long = false;
     h->head_len = h->room = 0;
     h->error[0] = '\0';
     r = fc_socket_find(&h->socket, h->path);
@@ -314,6 +334,11 @@ static int try_once(struct fc_http *h, const char *method, const char *path, con
     if (!set_request(h, method, path, body))
         return err_origin_errno(-ENOMEM, "%s %s", method, path);
     code = h->api->easy_perform(h->easy);
+    if (closed_unasked(h, code))
+        return err_origin(-EBUSY,
+                          "Firecracker at %s has too many connections: it closed one before %s %s "
+                          "was sent",
+                          h->path, method, path);
     r = connect_errno(h, code);
     if (r < 0) {
         fc_socket_forget(&h->socket);

@@ -49,7 +49,7 @@ struct fc_http *fc_http_free(struct fc_http *h);
  * @out:         (give) fc_http_answer_deinit() it; on success only
  *
  * Return: 0, whatever the status is, or with a text: -ENOENT: there is no socket; -ECONNREFUSED: nobody listens
- * on it; -ETIMEDOUT; -ECONNRESET: no answer;
+ * on it; -ETIMEDOUT; -EBUSY: it closes connections before anything is sent; -ECONNRESET: no answer;
  * -EMSGSIZE: the request or the answer is too long; -EPROTO: the answer is no HTTP; another negative errno.
  */
 int fc_http_exchange(struct fc_http *h, const char *method, const char *path, const char *body,

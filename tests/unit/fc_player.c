@@ -93,6 +93,10 @@ static void serve(struct player *p, int fd, unsigned *next)
 {
     char byte;
 
+    if (*next < p->n_scenes && p->scenes[*next].play == PLAY_FULL) {
+        give_answer(fd, p->scenes[(*next)++].answer, false);
+        return;
+    }
     while (*next < p->n_scenes && take_request(p, fd)) {
         const struct scene *scene = &p->scenes[(*next)++];
 

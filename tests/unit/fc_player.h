@@ -21,6 +21,7 @@ enum play {
     PLAY_BYTES, /* the same, byte by byte */
     PLAY_CLOSE, /* answer, close */
     PLAY_HANG,  /* nothing, until the other side closes */
+    PLAY_FULL,  /* answer a connection instead of a request, close */
 };
 
 /** struct scene - one request's answer */

@@ -254,6 +254,17 @@ static void who_finds_all_connections_taken_comes_again(void **state)
     assert_int_equal(player.n_requests, 3);
 }
 
+/* Whether the request is sent before the connection is closed is for the scheduler to say: several times. */
+static void who_is_sent_away_before_he_has_asked_comes_again(void **state)
+{
+#define FULL_4 \
+    {TOO_MANY, PLAY_FULL}, {TOO_MANY, PLAY_FULL}, {TOO_MANY, PLAY_FULL}, {TOO_MANY, PLAY_FULL}
+    START(FULL_4, FULL_4, FULL_4, FULL_4, FULL_4, FULL_4, FULL_4, {NO_CONTENT, PLAY_KEEP});
+    ALL_WELL(fc_patch_balloon(c, NULL, &size, NULL, 0));
+    player_stop(&player);
+    assert_int_equal(player.n_requests, 1);
+}
+
 static void who_finds_all_connections_taken_to_the_end_says_so(void **state)
 {
     static struct scene many[100];
@@ -559,6 +570,7 @@ int main(void)
         PLAYED(a_request_is_never_sent_twice),
         PLAYED(a_refusal_has_firecrackers_own_words),
         PLAYED(who_finds_all_connections_taken_comes_again),
+        PLAYED(who_is_sent_away_before_he_has_asked_comes_again),
         PLAYED(who_finds_all_connections_taken_to_the_end_says_so),
         PLAYED(an_answer_that_does_not_come_is_given_up),
         PLAYED(half_an_answer_is_none),
