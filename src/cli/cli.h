@@ -25,6 +25,7 @@ int cli_ready(int argc, char **argv);
 int cli_workingset(int argc, char **argv);
 int cli_image(int argc, char **argv);
 int cli_template(int argc, char **argv);
+int cli_fc(int argc, char **argv);
 
 /* of sandboxes: src/cli/sandbox/ */
 int cli_run(int argc, char **argv);

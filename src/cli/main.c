@@ -29,6 +29,7 @@ static const struct verb {
     {"template", cli_template, "boot a VM once, to resume it many times"},
     {"image", cli_image, "pack memory files into images, look after them"},
     {"workingset", cli_workingset, "look at working sets, make one of several"},
+    {"fc", cli_fc, "send one request to a Firecracker, looked at before"},
     {"doctor", cli_doctor, "say what this host can do, and what to do about the rest"},
 };
 

@@ -60,7 +60,7 @@ def program_options(*verb):
     return set(OPTION.findall(re.sub(r"thaw [a-z]+ --[a-z-]+", "", done.stdout)))
 
 
-@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("doctor",), ("bench", "fault", "ahead"),
+@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("fc",), ("doctor",), ("bench", "fault", "ahead"),
                                   ("image", "pack", "diff", "unpack", "ls", "inspect", "verify", "rm", "gc")],
                          ids=" ".join)
 def test_the_page_of_a_verb_and_its_help_name_the_same_options(verb):
