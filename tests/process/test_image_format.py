@@ -124,12 +124,13 @@ def odd_image(store, rng, pages):
 
 def test_thaw_reads_whatever_the_manual_page_allows(lab, store):
     rng = new_rng()
-    for _ in range(5):
+    for turn in range(5):
         pages = read_pages(make_memory(lab.dir / "memory", rng, n_pages=900))
+        parents = [store.pack(lab.dir / "memory", f"parent{turn}-{codec}", "--codec", codec) for codec in ("lz4", "none")]
         writer = odd_image(store.path, rng, pages)
         for first in rng.sample(range(0, 900, 10), 20):
             writer.hot.append((first, rng.randrange(1, 10)))
-        writer.parents = [rng.randbytes(32), rng.randbytes(32)]
+        writer.parents = [bytes.fromhex(parent) for parent in parents]
         image_id = writer.put("odd", has_own_pack=False)
         Image(store.path, "odd").verify()
         assert store.holds("odd", lab.dir / "memory", lab.dir / "out")

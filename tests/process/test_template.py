@@ -56,7 +56,7 @@ def test_a_template_is_built_shown_listed_checked_and_removed(node):
     known = show(node)
     assert known["vmm_version"] == "1.14.1" and known["working_set"] is True and known["memory"] == 32
     assert node.stored()[0] == ["small"]
-    node.ok("image", "verify")
+    node.ok("image", "verify", "--all")
     assert "can be resumed" in node.ok("template", "check", "small")
     node.ok("template", "rm", "small")
     node.nothing_runs()
