@@ -121,6 +121,7 @@ def test_what_there_is_no_room_for_each_pager_has_for_itself(lab, image):
 
 
 def test_nothing_is_shared_if_that_is_not_wanted(lab, image):
+    thawtest.wait_until(lambda: not fillers(image), "the end of a filler of the test before")
     pair = read_all(lab, lab.serve(image, "--image-share", "off"), image)
     assert not fillers(image)
     end(lab, pair)
