@@ -61,7 +61,8 @@ static bool take_request(struct player *p, int fd)
         bytes[have] = '\0';
     }
     if (p->n_requests < PLAYER_REQUESTS)
-        (void)snprintf(p->requests[p->n_requests], PLAYER_BYTES, "%s", bytes);
+        (void)snprintf(p->requests[p->n_requests], PLAYER_BYTES, "%.*s", (int)PLAYER_BYTES - 1,
+                       bytes);
     p->n_requests++;
     return true;
 }
