@@ -269,7 +269,7 @@ static void the_starter_may_die_and_the_end_is_written_down_all_the_same(void **
 /* kill_starter() - somewhere on its way to a program that says in the file ran.N that it ran */
 static void kill_starter(struct rng *rng, unsigned n)
 {
-    char script[64], id_file[16], exit_file[16];
+    char script[64] = "", id_file[16], exit_file[16];
     const char *argv[4];
     struct child_spec spec = a_spec(argv, script);
     pid_t starter;
