@@ -32,7 +32,9 @@
  * the pager as above. The memfd stays empty: nobody else has it, QEMU itself reads and writes RAM through its mapping only.
  * A discard punches a hole into the memfd, where there is nothing, and then calls madvise(MADV_DONTNEED), since other
  * mappings of a file might be private; this one is, and userfaultfd reports it. Only a memfd is taken: a file of the file
- * system would lose what it has where holes are punched.
+ * system would lose what it has where holes are punched. QEMU aligns memory of a memfd to 4 KiB only, where neither huge
+ * pages can be mapped nor a guest's 2 MiB be one page of the host's; so the address space that it reserves for such memory
+ * begins at a multiple of 2 MiB.
  *
  * A VMM with half of its memory must not run: whatever goes wrong is one line on stderr and the end of the process.
  *
@@ -192,6 +194,34 @@ static void *mmap_real(void *addr, size_t len, int prot, int flags, int fd, off_
     return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, offset);
 }
 
+/* reserves_region() - address space for a region, and less than 2 MiB for whatever goes with it? */
+static bool reserves_region(void *addr, size_t len, int prot, int flags)
+{
+    if (!preload.shared || addr || prot != PROT_NONE || (flags & MAP_FIXED))
+        return false;
+    for (unsigned i = 0; i < preload.n_regions; i++) {
+        if (len >= preload.regions[i].len_bytes &&
+            len - preload.regions[i].len_bytes < HUGE_PAGE_BYTES)
+            return true;
+    }
+    return false;
+}
+
+/* mmap_aligned() - begins at a multiple of 2 MiB. @len is one of the page size */
+static void *mmap_aligned(size_t len, int prot, int flags, int fd, off_t offset)
+{
+    char *p = mmap_real(NULL, len + HUGE_PAGE_BYTES, prot, flags, fd, offset);
+    size_t before;
+
+    if (p == MAP_FAILED)
+        return p;
+    before = (size_t)(-(uintptr_t)p % HUGE_PAGE_BYTES);
+    if (before > 0)
+        (void)munmap(p, before);
+    (void)munmap(p + before + len, HUGE_PAGE_BYTES - before);
+    return p + before;
+}
+
 static struct thaw_region *region_find_unmapped(size_t len)
 {
     for (unsigned i = 0; i < preload.n_regions; i++) {
@@ -274,10 +304,12 @@ static void *mmap_candidate(void *addr, size_t len, int prot, int flags, int fd,
 
 THAW_EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
+    bool active = __atomic_load_n(&preload.active, __ATOMIC_ACQUIRE);
     void *p;
 
-    if (!__atomic_load_n(&preload.active, __ATOMIC_ACQUIRE) || !(prot & PROT_WRITE) ||
-        !(flags & MAP_FIXED))
+    if (active && reserves_region(addr, len, prot, flags))
+        return mmap_aligned(len, prot, flags, fd, offset);
+    if (!active || !(prot & PROT_WRITE) || !(flags & MAP_FIXED))
         return mmap_real(addr, len, prot, flags, fd, offset);
     pthread_mutex_lock(&preload_lock);
     /* Another thread may have mapped the last region meanwhile. */
