@@ -30,3 +30,10 @@ int clock_left_ms(uint64_t deadline_ns)
 
     return left_ms > INT_MAX ? INT_MAX : (int)left_ms;
 }
+
+void clock_sleep_ns(uint64_t ns)
+{
+    struct timespec ts = timespec_from_ns(ns);
+
+    (void)nanosleep(&ts, NULL);
+}

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -80,7 +79,6 @@ static int too_late(const char *path, const char *what, unsigned timeout_ms)
 /* nap() - nothing has come. Return: 0: look again; or a negative errno with a text */
 static int nap(struct reader *rd, const char *what)
 {
-    const struct timespec moment = timespec_from_ns(NAP_NS);
     int r = rd->wait->stopped ? rd->wait->stopped(rd->wait->ctx) : 0;
     char text[256];
 
@@ -92,7 +90,7 @@ static int nap(struct reader *rd, const char *what)
         vmm_end_text(rd->vm, text, sizeof(text));
         return err_origin(-ESRCH, "%s: the VMM %s", what, text);
     }
-    (void)nanosleep(&moment, NULL);
+    clock_sleep_ns(NAP_NS);
     return 0;
 }
 

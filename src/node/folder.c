@@ -74,7 +74,6 @@ static bool is_at(const char *path, int fd)
 
 int folder_lock(const char *path, enum folder_lock how, unsigned timeout_ms, int *fd)
 {
-    const struct timespec nap = timespec_from_ns(NAP_NS);
     uint64_t until_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
     _cleanup_fd_ int opened = open_folder(path);
 
@@ -85,7 +84,7 @@ int folder_lock(const char *path, enum folder_lock how, unsigned timeout_ms, int
             return err_origin_errno(-errno, "cannot lock the folder %s", path);
         if (clock_now_ns() >= until_ns)
             return err_origin(-EBUSY, "somebody else works with %s", path);
-        (void)nanosleep(&nap, NULL);
+        clock_sleep_ns(NAP_NS);
     }
     if (!is_at(path, opened))
         return err_origin(-ENOENT, "%s was removed meanwhile", path);

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -130,13 +129,6 @@ static bool log_has(const char *path, const char *text)
     return strstr(buf, text) != NULL;
 }
 
-static void sleep_ns(uint64_t ns)
-{
-    struct timespec ts = timespec_from_ns(ns);
-
-    (void)nanosleep(&ts, NULL);
-}
-
 /* wait_log() - until the pager has written @text */
 static int wait_log(struct vmm_id pager, const char *log, const char *text, unsigned timeout_ms)
 {
@@ -155,7 +147,7 @@ static int wait_log(struct vmm_id pager, const char *log, const char *text, unsi
         if (clock_now_ns() >= deadline_ns)
             return err_origin(-ETIMEDOUT, "the pager was not ready within %u ms: %s", timeout_ms,
                               last[0] != '\0' ? last : "it said nothing");
-        sleep_ns(POLL_NS);
+        clock_sleep_ns(POLL_NS);
     }
 }
 
@@ -371,7 +363,7 @@ static int end_server(const struct instance *in)
             return err_origin(-ETIMEDOUT, "pager %d did not end, and its VMM is gone", pid);
         if (clock_now_ns() >= kill_ns)
             (void)kill(pid, SIGKILL);
-        sleep_ns(POLL_NS);
+        clock_sleep_ns(POLL_NS);
     }
     return 0;
 }

@@ -6,7 +6,6 @@
  * then was written down; the page states are those of the copy that is read after it.
  */
 #include <errno.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -17,7 +16,6 @@
 
 int layer_state_read(const char *path, struct state_copy **out)
 {
-    const struct timespec nap = {.tv_nsec = NAP_NS};
     uint64_t until_ns = clock_now_ns() + WAIT_NS;
 
     for (;;) {
@@ -35,6 +33,6 @@ int layer_state_read(const char *path, struct state_copy **out)
                               path);
         if (clock_now_ns() > until_ns)
             return err_origin(-EBUSY, "%s is of a VM that does not rest: pause it", path);
-        (void)nanosleep(&nap, NULL);
+        clock_sleep_ns(NAP_NS);
     }
 }

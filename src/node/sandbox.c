@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "node/places.h"
@@ -17,7 +17,7 @@
 
 /* For a process that decompressed an image of ours to end: it does, a moment after the last pager has. */
 #define COLLECT_TRIES  3u
-#define COLLECT_NAP_NS 10000000
+#define COLLECT_NAP_NS (10 * NS_PER_MS)
 
 /* ---- errors --------------------------------------------------------------------------------------------------- */
 
@@ -200,7 +200,6 @@ int sandbox_drop_image(struct sandbox *s, unsigned generation)
 void sandbox_collect(const struct sandbox *s)
 {
     _cleanup_(store_closep) struct store *store = NULL;
-    const struct timespec moment = {.tv_nsec = COLLECT_NAP_NS};
     struct store_freed freed = {0};
 
     if (store_open(&store, s->store, false) < 0)
@@ -209,7 +208,7 @@ void sandbox_collect(const struct sandbox *s)
         freed.n_in_use = 0;
         if (store_gc(store, false, &freed) < 0 || freed.n_in_use == 0)
             return;
-        (void)nanosleep(&moment, NULL);
+        clock_sleep_ns(COLLECT_NAP_NS);
     }
 }
 

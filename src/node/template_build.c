@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -56,9 +55,7 @@ struct console_wait build_wait(const struct build *b, unsigned timeout_ms)
 
 int build_nap(const struct build *b)
 {
-    const struct timespec moment = timespec_from_ns(NAP_NS);
-
-    (void)nanosleep(&moment, NULL);
+    clock_sleep_ns(NAP_NS);
     return stopped((void *)b->watch);
 }
 

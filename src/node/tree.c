@@ -10,15 +10,16 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 
-#define DEPTH_MAX    16u
-#define REMOVE_TRIES 50u /* of a folder into which somebody still writes, 2 ms apart */
-#define COPY_BYTES   (64 * KIB)
+#define DEPTH_MAX     16u
+#define REMOVE_TRIES  50u /* of a folder into which somebody still writes */
+#define REMOVE_NAP_NS (2 * NS_PER_MS)
+#define COPY_BYTES    (64 * KIB)
 
 int tree_path(char *buf, size_t len, const char *folder, const char *name)
 {
@@ -220,12 +221,11 @@ static int remove_entry(void *ctx, int dir_fd, const char *name, bool is_folder)
 int tree_remove(const char *path)
 {
     const struct walk w = {.entry = remove_entry};
-    const struct timespec moment = {.tv_nsec = 2000000};
     int r = walk_entry(&w, AT_FDCWD, path, 0);
 
     /* Who waits for a process of the folder may be about to write down how it ended. */
     for (unsigned i = 0; r == -ENOTEMPTY && i < REMOVE_TRIES; i++) {
-        (void)nanosleep(&moment, NULL);
+        clock_sleep_ns(REMOVE_NAP_NS);
         r = walk_entry(&w, AT_FDCWD, path, 0);
     }
     return r < 0 ? err_origin_errno(r, "cannot remove %s", path) : 0;

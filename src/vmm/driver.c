@@ -216,7 +216,7 @@ static struct child_end read_end(const char *path)
     struct child_end end = child_end_read(path);
 
     while (end.how == CHILD_UNKNOWN && clock_left_ms(deadline_ns) > 0) {
-        (void)usleep(2000);
+        clock_sleep_ns(2 * NS_PER_MS);
         end = child_end_read(path);
     }
     return end;

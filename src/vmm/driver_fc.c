@@ -37,7 +37,7 @@
 
 #define ASK_MS         10000u /* for a program that prints its snapshots' version */
 #define WAIT_SLICE_MS  100u   /* after so long it is looked whether the process is there */
-#define HINT_POLL_US   5000u
+#define HINT_POLL_NS   (5000 * NS_PER_US)
 #define HINT_STOP_MS   1000u
 #define HINT_DONE      1u /* host_cmd when there is no run */
 #define MAX_VCPUS      32u
@@ -481,7 +481,7 @@ static int fc_hint(struct vmm *vm, uint64_t deadline_ns)
         r = hint_is_done(c, deadline_ns);
         if (r != 0)
             return r < 0 ? r : 0;
-        (void)usleep(HINT_POLL_US);
+        clock_sleep_ns(HINT_POLL_NS);
     }
     /* The guest may have its pages back. It is asked for with time of its own, as there is none left. */
     r = fc_stop_hinting(c, NULL, NULL, NULL, HINT_STOP_MS);

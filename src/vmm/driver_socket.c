@@ -20,7 +20,7 @@
 #include "base/fd.h"
 #include "vmm/driver_private.h"
 
-#define RETRY_US 1000u
+#define RETRY_NS (1000 * NS_PER_US)
 
 int socket_connect(const char *folder, const char *name)
 {
@@ -64,6 +64,6 @@ int vmm_connect(const struct vmm *vm, const char *name, uint64_t deadline_ns)
         if (clock_left_ms(deadline_ns) == 0)
             return err_origin(-ETIMEDOUT, "%s does not listen at %s/%s in time", vmm_program(vm),
                               vm->root, name);
-        (void)usleep(RETRY_US);
+        clock_sleep_ns(RETRY_NS);
     }
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/err.h"
@@ -97,8 +96,6 @@ static char *path_of(const struct fc_endpoint *e, const char *path_id)
 static int send_request(struct fc_client *c, const struct fc_endpoint *e, const char *path,
                         const char *body, uint64_t deadline_ns, bool wait, json_t **answer)
 {
-    struct timespec pause = timespec_from_ns(BUSY_PAUSE_NS);
-
     for (;;) {
         struct fc_http_answer a = {0};
         bool sent = false;
@@ -111,7 +108,7 @@ static int send_request(struct fc_client *c, const struct fc_endpoint *e, const 
             r = fc_answer_read(e, a.status, a.body, a.len, answer);
         fc_http_answer_deinit(&a);
         if (r == -EBUSY && clock_now_ns() + BUSY_PAUSE_NS < deadline_ns) {
-            (void)nanosleep(&pause, NULL);
+            clock_sleep_ns(BUSY_PAUSE_NS);
             continue;
         }
         if (r < 0 && sent && r != -EBUSY && e->id == FC_LOAD_SNAPSHOT)

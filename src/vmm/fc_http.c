@@ -7,7 +7,6 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -363,7 +362,6 @@ int fc_http_exchange(struct fc_http *h, const char *method, const char *path, co
     h->deadline_ns = deadline_ns;
     for (;;) {
         uint64_t now_ns;
-        struct timespec pause;
 
         r = try_once(h, method, path, body, sent);
         now_ns = clock_now_ns();
@@ -371,8 +369,7 @@ int fc_http_exchange(struct fc_http *h, const char *method, const char *path, co
             break;
         if (r != -ETIMEDOUT && !(wait && (r == -ENOENT || r == -ECONNREFUSED)))
             break;
-        pause = timespec_from_ns(min_u64(pause_ns, deadline_ns - now_ns));
-        (void)nanosleep(&pause, NULL);
+        clock_sleep_ns(min_u64(pause_ns, deadline_ns - now_ns));
         pause_ns = min_u64(pause_ns * 2, LOOK_AGAIN_MAX_NS);
     }
     if (r < 0)

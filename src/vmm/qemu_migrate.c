@@ -26,7 +26,7 @@
 
 #define PIECE_BYTES (64 * KIB)
 #define FD_NAME     "thaw-state"
-#define POLL_US     1000u
+#define POLL_NS     (1000 * NS_PER_US)
 
 /* open_line() - a socket whose other end QEMU has, and the capability. Return: fd (give), non-blocking, or -errno with a text */
 static int open_line(struct qmp *qmp)
@@ -92,7 +92,7 @@ static int wait_completed(struct qmp *qmp, uint64_t deadline_ns, const char *wha
             return r < 0 ? r : 0;
         if (clock_left_ms(deadline_ns) == 0)
             return err_origin(-ETIMEDOUT, "QEMU did not %s its state in time", what);
-        (void)usleep(POLL_US);
+        clock_sleep_ns(POLL_NS);
     }
 }
 

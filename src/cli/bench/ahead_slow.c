@@ -10,9 +10,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "cli/bench/ahead_run.h"
@@ -50,10 +50,9 @@ static int slow_locate(void *self, struct thaw_extent *out, uint64_t off, uint64
 
 static int slow_fetch(void *self, uint64_t lo, uint64_t hi)
 {
-    const struct timespec delay = {.tv_nsec = NS_PER_MS};
     struct ahead_slow *s = self;
 
-    (void)nanosleep(&delay, NULL);
+    clock_sleep_ns(NS_PER_MS);
     for (uint64_t page = lo / PAGE_BYTES; page < hi / PAGE_BYTES; page++)
         __atomic_store_n(&s->is_here[page], 1, __ATOMIC_RELEASE);
     return 0;

@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -73,14 +72,13 @@ static uint64_t busy_ticks(void)
 
 bool bench_wait_for_quiet(unsigned idle_wait_s, const volatile sig_atomic_t *interrupted)
 {
-    const struct timespec look = timespec_from_ns(LOOK_NS);
     uint64_t until_ns = clock_now_ns() + idle_wait_s * NS_PER_S;
     bool is_busy;
 
     do {
         uint64_t before = busy_ticks();
 
-        (void)nanosleep(&look, NULL);
+        clock_sleep_ns(LOOK_NS);
         is_busy = busy_ticks() - before > BUSY_TICKS_MAX;
     } while (is_busy && !*interrupted && clock_now_ns() < until_ns);
     return !is_busy;

@@ -20,7 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -121,13 +120,6 @@ struct watcher {
     pthread_t thread;
 };
 
-static void sleep_ns(uint64_t ns)
-{
-    struct timespec ts = timespec_from_ns(ns);
-
-    (void)nanosleep(&ts, NULL);
-}
-
 /* find_state() - the state file of the VM's pager, as soon as there is a pager. Return: is there one? */
 static bool find_state(const struct restore_vm *vm, char *buf, size_t len)
 {
@@ -162,7 +154,7 @@ static void *watch(void *ctx)
             w->faulted_ns = clock_now_ns();
             break;
         }
-        sleep_ns(POLL_NS);
+        clock_sleep_ns(POLL_NS);
     }
     return NULL;
 }
@@ -215,7 +207,7 @@ static int ask(struct restore_vm *vm)
                               vm->folder, vm->ground->timeout_ms);
         if (vmm_has_ended(vm->in.vmm))
             return err_origin(-EIO, "the VMM in %s has ended", vm->folder);
-        sleep_ns(POLL_NS);
+        clock_sleep_ns(POLL_NS);
     }
     return r;
 }

@@ -29,9 +29,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "base/linux_compat.h"
@@ -50,7 +50,6 @@ uint64_t bench_reserved_bytes(uint64_t page_bytes)
  * long. */
 static int connect_handler(const char *path, int *out)
 {
-    const struct timespec pause = {.tv_nsec = CONNECT_PAUSE_NS};
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     _cleanup_fd_ int fd = -1;
 
@@ -66,7 +65,7 @@ static int connect_handler(const char *path, int *out)
             break;
         if (errno != ENOENT && errno != ECONNREFUSED && errno != EINTR)
             return err_origin_errno(-errno, "cannot connect to %s", path);
-        (void)nanosleep(&pause, NULL);
+        clock_sleep_ns(CONNECT_PAUSE_NS);
     }
     *out = TAKE_FD(fd);
     return 0;

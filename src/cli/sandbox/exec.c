@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -64,7 +63,6 @@ static char *join(char *const *words)
 /* lock_console() - it is ours until the fd is closed. @deadline_ns: to wait for */
 static int lock_console(const char *store, const char *name, uint64_t deadline_ns)
 {
-    const struct timespec nap = timespec_from_ns(NAP_NS);
     _cleanup_fd_ int fd = -1;
     struct sandbox_files files;
     char path[PATH_MAX];
@@ -82,7 +80,7 @@ static int lock_console(const char *store, const char *name, uint64_t deadline_n
             return err_origin_errno(-errno, "cannot lock %s", path);
         if (clock_now_ns() >= deadline_ns)
             return err_origin(-EBUSY, "somebody else is at the console of the sandbox %s", name);
-        (void)nanosleep(&nap, NULL);
+        clock_sleep_ns(NAP_NS);
     }
     return TAKE_FD(fd);
 }

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -81,12 +80,11 @@ static bool goes_on(int fd, const char *path, const char *exit_path)
 
 static int follow(int fd, const char *path, const char *exit_path)
 {
-    const struct timespec nap = timespec_from_ns(NAP_NS);
     bool more = true;
     int r = copy_out(fd, path);
 
     while (r == 0 && more) {
-        (void)nanosleep(&nap, NULL);
+        clock_sleep_ns(NAP_NS);
         more =
             goes_on(fd, path, exit_path); /* looked at first: then all that was written is there */
         r = copy_out(fd, path);
