@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "node/state_copy.h"
 #include "node/state_find.h"
+#include "node/tree.h"
 #include "pager/state_dir.h"
 #include "vmm/child.h"
 
@@ -109,13 +110,6 @@ static int command_listen(struct pager_command *c, const struct instance_spec *s
     return 0;
 }
 
-static int path_in(char *buf, size_t len, const char *folder, const char *name)
-{
-    if (snprintf(buf, len, "%s/%s", folder, name) >= (int)len)
-        return err_origin(-ENAMETOOLONG, "the folder name %s is too long", folder);
-    return 0;
-}
-
 /* log_has() - does the file have this text in its first bytes? */
 static bool log_has(const char *path, const char *text)
 {
@@ -174,7 +168,7 @@ static int pager_start(struct vmm_id *pager, struct pager_command *c, const char
                                .id_file = INSTANCE_FILE_PAGER_ID};
     _cleanup_fd_ int log_fd = -1;
     char log[PATH_MAX];
-    int r = path_in(log, sizeof(log), folder, INSTANCE_FILE_PAGER_LOG);
+    int r = tree_path(log, sizeof(log), folder, INSTANCE_FILE_PAGER_LOG);
 
     if (r < 0)
         return r;
@@ -262,7 +256,7 @@ int instance_load(struct instance *in, const struct vmm_driver *driver, const st
 static int id_of(const char *folder, const char *name, struct vmm_id *out)
 {
     char path[PATH_MAX];
-    int r = path_in(path, sizeof(path), folder, name);
+    int r = tree_path(path, sizeof(path), folder, name);
 
     *out = (struct vmm_id){0};
     if (r == 0 && access(path, F_OK) < 0 && errno == ENOENT)

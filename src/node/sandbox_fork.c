@@ -20,8 +20,6 @@
 /* take_pause() - what pause @s->record.generation has written down is the first pause of @fork */
 static int take_pause(const struct sandbox *s, const struct sandbox *fork)
 {
-    static const char *const files[] = {VMM_FILE_STATE, VMM_FILE_ROOTFS};
-    size_t n = s->origin.has_rootfs ? 2 : 1;
     char from[PATH_MAX];
     char to[PATH_MAX];
     int r = sandbox_paused_path(s, from, sizeof(from), s->record.generation, false);
@@ -30,18 +28,10 @@ static int take_pause(const struct sandbox *s, const struct sandbox *fork)
         r = sandbox_paused_path(fork, to, sizeof(to), FIRST, false);
     if (r == 0 && mkdir(to, 0700) < 0)
         r = err_origin_errno(-errno, "cannot make the folder %s", to);
-    for (size_t i = 0; i < n && r == 0; i++) {
-        char source[PATH_MAX];
-        char target[PATH_MAX];
-
-        r = tree_path(source, sizeof(source), from, files[i]);
-        if (r == 0)
-            r = tree_path(target, sizeof(target), to, files[i]);
-        if (r == 0)
-            r = tree_link_file(source, target);
-        if (r == 0)
-            r = tree_sync(target);
-    }
+    if (r == 0)
+        r = tree_put_file(tree_link_durable, from, to, VMM_FILE_STATE);
+    if (r == 0 && s->origin.has_rootfs)
+        r = tree_put_file(tree_link_durable, from, to, VMM_FILE_ROOTFS);
     if (r == 0)
         r = tree_sync(to);
     return r == 0 ? tree_sync(fork->folder) : r;

@@ -101,31 +101,18 @@ static int make_new_folder(const struct pause *p, char *path, size_t len)
     return r;
 }
 
-/* take_file() - a file of the VM's folder is in @to as well, and on disk */
-static int take_file(const struct pause *p, const char *to, const char *name)
-{
-    char source[PATH_MAX];
-    char target[PATH_MAX];
-    int r = tree_path(source, sizeof(source), vmm_root(p->in.vmm), name);
-
-    if (r == 0)
-        r = tree_path(target, sizeof(target), to, name);
-    if (r == 0)
-        r = tree_link_file(source, target);
-    return r == 0 ? tree_sync(target) : r;
-}
-
 /* write_down() - paused.G+1 is there, whole */
 static int write_down(const struct pause *p)
 {
     char unfinished[PATH_MAX];
     char path[PATH_MAX];
+    const char *vm = vmm_root(p->in.vmm);
     int r = make_new_folder(p, unfinished, sizeof(unfinished));
 
     if (r == 0)
-        r = take_file(p, unfinished, VMM_FILE_STATE);
+        r = tree_put_file(tree_link_durable, vm, unfinished, VMM_FILE_STATE);
     if (r == 0 && p->s->origin.has_rootfs)
-        r = take_file(p, unfinished, VMM_FILE_ROOTFS);
+        r = tree_put_file(tree_link_durable, vm, unfinished, VMM_FILE_ROOTFS);
     if (r == 0)
         r = tree_sync(unfinished);
     if (r == 0)

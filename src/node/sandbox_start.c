@@ -25,26 +25,13 @@
 
 /* ---- the folder of a VM --------------------------------------------------------------------------------------- */
 
-/* put_file() - a file of @from, under the same name, in @to; one that there is no need of may be missing */
-static int put_file(int (*put)(const char *from, const char *to), const char *from, const char *to,
-                    const char *name)
-{
-    char source[PATH_MAX];
-    char target[PATH_MAX];
-    int r = tree_path(source, sizeof(source), from, name);
-
-    if (r == 0)
-        r = tree_path(target, sizeof(target), to, name);
-    return r == 0 ? put(source, target) : r;
-}
-
 /* put_boot_files() - what a VM was booted with: some VMMs want it again */
 static int put_boot_files(const struct template *t, const char *from, const char *to)
 {
-    int r = put_file(tree_link_file, from, to, VMM_FILE_KERNEL);
+    int r = tree_put_file(tree_link_file, from, to, VMM_FILE_KERNEL);
 
     if (r == 0 && t->has_initrd)
-        r = put_file(tree_link_file, from, to, VMM_FILE_INITRD);
+        r = tree_put_file(tree_link_file, from, to, VMM_FILE_INITRD);
     return r;
 }
 
@@ -60,10 +47,10 @@ static int make_vm(struct sandbox *s, const char *from, char *vm, size_t len)
     if (r == 0)
         r = put_boot_files(t, s->folder, vm);
     if (r == 0 && t->has_rootfs)
-        r = put_file(t->rootfs_read_only ? tree_link_file : tree_copy_file, from, vm,
-                     VMM_FILE_ROOTFS);
+        r = tree_put_file(t->rootfs_read_only ? tree_link_file : tree_copy_file, from, vm,
+                          VMM_FILE_ROOTFS);
     if (r == 0)
-        r = put_file(tree_copy_file, from, vm, VMM_FILE_STATE);
+        r = tree_put_file(tree_copy_file, from, vm, VMM_FILE_STATE);
     return r;
 }
 
@@ -91,7 +78,7 @@ static int fill_folder(const struct sandbox_record *record, const struct templat
     int r;
 
     own.boot_id = NULL;
-    r = put_file(tree_link_file, from, folder, TEMPLATE_RECORD);
+    r = tree_put_file(tree_link_file, from, folder, TEMPLATE_RECORD);
     if (r == 0)
         r = put_boot_files(t, from, folder);
     if (r == 0)

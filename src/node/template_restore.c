@@ -26,32 +26,21 @@
 
 /* ---- a VM of it ----------------------------------------------------------------------------------------------- */
 
-/* put() - a file of the template, as a sandbox has it: one that the guest writes to is its own */
-static int put(const struct build *b, const char *folder, const char *name, bool writable)
-{
-    char from[PATH_MAX];
-    char to[PATH_MAX];
-    int r = build_path(b, name, from);
-
-    if (r == 0)
-        r = tree_path(to, sizeof(to), folder, name);
-    if (r < 0)
-        return r;
-    return writable ? tree_copy_file(from, to) : tree_link_file(from, to);
-}
-
+/* make_folder() - with the template's files as a sandbox has them: one that the guest writes to is its own */
 static int make_folder(const struct build *b, const char *folder)
 {
+    const char *from = b->folder.path;
     int r = mkdir(folder, 0700) < 0 ? err_origin_errno(-errno, "cannot make %s", folder) : 0;
 
     if (r == 0)
-        r = put(b, folder, VMM_FILE_STATE, false);
+        r = tree_put_file(tree_link_file, from, folder, VMM_FILE_STATE);
     if (r == 0)
-        r = put(b, folder, VMM_FILE_KERNEL, false);
+        r = tree_put_file(tree_link_file, from, folder, VMM_FILE_KERNEL);
     if (r == 0 && b->t.has_initrd)
-        r = put(b, folder, VMM_FILE_INITRD, false);
+        r = tree_put_file(tree_link_file, from, folder, VMM_FILE_INITRD);
     if (r == 0 && b->t.has_rootfs)
-        r = put(b, folder, VMM_FILE_ROOTFS, !b->t.rootfs_read_only);
+        r = tree_put_file(b->t.rootfs_read_only ? tree_link_file : tree_copy_file, from, folder,
+                          VMM_FILE_ROOTFS);
     return r;
 }
 

@@ -142,6 +142,25 @@ int tree_link_file(const char *from, const char *to)
     return err_origin_errno(-errno, "cannot link %s as %s", from, to);
 }
 
+int tree_link_durable(const char *from, const char *to)
+{
+    int r = tree_link_file(from, to);
+
+    return r == 0 ? tree_sync(to) : r;
+}
+
+int tree_put_file(int (*put)(const char *from, const char *to), const char *from, const char *to,
+                  const char *name)
+{
+    char source[PATH_MAX];
+    char target[PATH_MAX];
+    int r = tree_path(source, sizeof(source), from, name);
+
+    if (r == 0)
+        r = tree_path(target, sizeof(target), to, name);
+    return r == 0 ? put(source, target) : r;
+}
+
 int tree_sync(const char *path)
 {
     _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);

@@ -23,6 +23,16 @@ int tree_copy_file(const char *from, const char *to);
 /** tree_link_file() - another name of a file that nobody writes to; copied where that is not possible. Return: as above */
 int tree_link_file(const char *from, const char *to);
 
+/** tree_link_durable() - the same, and the file's bytes are on disk; not yet its name. Return: 0 or a negative errno with a text */
+int tree_link_durable(const char *from, const char *to);
+
+/**
+ * tree_put_file() - a file of the folder @from is in the folder @to under the same name
+ * @put: tree_copy_file(), tree_link_file() or tree_link_durable()
+ */
+int tree_put_file(int (*put)(const char *from, const char *to), const char *from, const char *to,
+                  const char *name);
+
 /** tree_sync() - a file or folder is on disk, but not what is in a folder. Return: 0 or a negative errno with a text */
 int tree_sync(const char *path);
 

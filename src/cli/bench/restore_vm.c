@@ -49,20 +49,6 @@ struct restore_vm {
 
 /* ---- its folder ----------------------------------------------------------------------------------------------- */
 
-/* bring_file() - a file of @from under the same name in the VM's folder */
-static int bring_file(const struct restore_vm *vm, const char *from, const char *name, bool copy)
-{
-    char source[PATH_MAX];
-    char target[PATH_MAX];
-    int r = tree_path(source, sizeof(source), from, name);
-
-    if (r == 0)
-        r = tree_path(target, sizeof(target), vm->folder, name);
-    if (r < 0)
-        return r;
-    return copy ? tree_copy_file(source, target) : tree_link_file(source, target);
-}
-
 static int bring_files(const struct restore_vm *vm)
 {
     const struct template *t = vm->ground->template;
@@ -70,15 +56,16 @@ static int bring_files(const struct restore_vm *vm)
     int r = from ? 0 : err_origin_errno(-ENOMEM, "no memory for the name of a folder");
 
     if (r == 0)
-        r = bring_file(vm, from, VMM_FILE_STATE, false);
-    if (r == 0 && tree_exists(from))
-        r = bring_file(vm, from, VMM_FILE_KERNEL, false);
+        r = tree_put_file(tree_link_file, from, vm->folder, VMM_FILE_STATE);
+    if (r == 0)
+        r = tree_put_file(tree_link_file, from, vm->folder, VMM_FILE_KERNEL);
     if (r == 0 && t->has_initrd)
-        r = bring_file(vm, from, VMM_FILE_INITRD, false);
+        r = tree_put_file(tree_link_file, from, vm->folder, VMM_FILE_INITRD);
     if (r == 0 && t->has_rootfs)
-        r = bring_file(vm, from, VMM_FILE_ROOTFS, !t->rootfs_read_only);
+        r = tree_put_file(t->rootfs_read_only ? tree_link_file : tree_copy_file, from, vm->folder,
+                          VMM_FILE_ROOTFS);
     if (r == 0 && vm->kind == RESTORE_FILE)
-        r = bring_file(vm, vm->ground->folder, VMM_FILE_MEMORY, false);
+        r = tree_put_file(tree_link_file, vm->ground->folder, vm->folder, VMM_FILE_MEMORY);
     free(from);
     return r;
 }
