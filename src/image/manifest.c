@@ -119,6 +119,12 @@ uint64_t manifest_find(const struct manifest *m, uint64_t page)
     return lo;
 }
 
+bool image_id_is_text(const char *text)
+{
+    return strlen(text) == IMAGE_ID_TEXT - 1 &&
+           strspn(text, "0123456789abcdef") == IMAGE_ID_TEXT - 1;
+}
+
 const char *image_id_text(const uint8_t id[IMAGE_ID_BYTES], char buf[IMAGE_ID_TEXT])
 {
     static const char digits[] = "0123456789abcdef";

@@ -157,6 +157,9 @@ int manifest_format(struct manifest *m, void **bytes, size_t *len);
  */
 uint64_t manifest_find(const struct manifest *m, uint64_t page);
 
+/** image_id_is_text() - is @text what image_id_text() makes? */
+bool image_id_is_text(const char *text);
+
 /** image_id_text() - hexadecimal digits, into @buf. Return: @buf */
 const char *image_id_text(const uint8_t id[IMAGE_ID_BYTES], char buf[IMAGE_ID_TEXT]);
 

@@ -34,7 +34,6 @@
 
 #define LAYERS_MAX  16u
 #define SLACK_BYTES (16 * MIB)
-#define FRAME_PAGES 8u /* docs/decisions/0015-frames-of-an-image.md */
 
 /* struct pause - one on its way */
 struct pause {
@@ -70,8 +69,7 @@ static int make_layer(struct pause *p, const struct image_job *job)
     _cleanup_(store_closep) struct store *store = NULL;
     _cleanup_(image_closep) struct image *served = NULL;
     _cleanup_(image_closep) struct image *base = NULL;
-    struct pack_options o = {
-        .codec = FRAME_ZSTD, .frame_pages = FRAME_PAGES, .replace = true, .job = *job};
+    struct pack_options o = pack_options_default();
     char name[STORE_NAME_MAX];
     int r = store_open(&store, p->s->store, false);
 
@@ -83,6 +81,8 @@ static int make_layer(struct pause *p, const struct image_job *job)
         r = image_open(&base, store, record->base);
     if (r < 0)
         return r;
+    o.replace = true;
+    o.job = *job;
     o.parent = choose_parent(p, served, base);
     o.name = sandbox_image_name(p->s, p->generation, name);
     return layer_make(store, p->in.state_path, served, &o, &p->layer);

@@ -101,21 +101,16 @@ int sandbox_name_check(const char *name)
     return 0;
 }
 
-static bool is_id(const char *text)
-{
-    return strlen(text) == IMAGE_ID_TEXT - 1 &&
-           strspn(text, "0123456789abcdef") == IMAGE_ID_TEXT - 1;
-}
-
 /* check() - what the table cannot say */
 static int check(const struct sandbox_record *r, const char *path, const char *name)
 {
     if (strcmp(r->name, name) != 0)
         return err_origin(-EINVAL, "%s: name is %s, expected %s, as its folder", path, r->name,
                           name);
-    if (!is_id(r->image) || !is_id(r->base))
+    if (!image_id_is_text(r->image) || !image_id_is_text(r->base))
         return err_origin(-EINVAL, "%s: %s is %s, expected the id of an image", path,
-                          is_id(r->image) ? "base" : "image", is_id(r->image) ? r->base : r->image);
+                          image_id_is_text(r->image) ? "base" : "image",
+                          image_id_is_text(r->image) ? r->base : r->image);
     if (r->state_dir && r->state_dir[0] != '/')
         return err_origin(-EINVAL, "%s: state_dir is %s, expected an absolute path", path,
                           r->state_dir);

@@ -88,7 +88,7 @@ char *template_folder(const char *store, const char *name)
 static int check_whole(const struct template *t, const char *path)
 {
     assert(t->image);
-    if (strspn(t->image, "0123456789abcdef") != IMAGE_ID_TEXT - 1)
+    if (!image_id_is_text(t->image))
         return err_origin(-EINVAL, "%s: image is '%s', expected the %d digits of an id", path,
                           t->image, IMAGE_ID_TEXT - 1);
     return 0;
