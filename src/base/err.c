@@ -8,8 +8,6 @@
 
 #include <thaw/error.h>
 
-#define ERR_TEXT_BYTES 512
-
 static _Thread_local char err_line[ERR_TEXT_BYTES];
 
 PRINTF_LIKE(3, 0)
@@ -69,4 +67,22 @@ const char *err_text(void)
 THAW_EXPORT const char *thaw_last_error(void)
 {
     return err_line;
+}
+
+struct err_kept err_keep(int r)
+{
+    struct err_kept e = {.r = r};
+
+    (void)snprintf(e.text, sizeof(e.text), "%s", err_text());
+    return e;
+}
+
+int err_tell(const struct err_kept *e, int undone)
+{
+    struct err_kept then;
+
+    if (undone == 0)
+        return err_origin(e->r, "%s", e->text);
+    then = err_keep(undone);
+    return err_origin(e->r, "%s; and then: %s", e->text, then.text);
 }

@@ -30,4 +30,18 @@ void err_clear(void);
 /** err_text() - the sentence of this thread's last error; "" if there was none */
 const char *err_text(void);
 
+#define ERR_TEXT_BYTES 512 /* of a sentence, with its end; longer ones are cut */
+
+/** struct err_kept - an error that is told later: what is done to take something back may go wrong, too */
+struct err_kept {
+    int r;
+    char text[ERR_TEXT_BYTES];
+};
+
+/** err_keep() - @r: with a text */
+struct err_kept err_keep(int r);
+
+/** err_tell() - @undone: what came of taking it back, with a text if < 0. Return: the error that was kept, with a text */
+int err_tell(const struct err_kept *e, int undone);
+
 #endif

@@ -239,15 +239,14 @@ int instance_load(struct instance *in, const struct vmm_driver *driver, const st
                   const char *folder, const struct instance_spec *serve, bool resume,
                   unsigned timeout_ms)
 {
-    char *text;
+    struct err_kept e;
     int r = load(in, driver, spec, folder, serve, resume, timeout_ms);
 
     if (r == 0)
         return 0;
-    text = strdup(err_text()); /* of the first error: to end it may bring another one */
-    if (instance_end(in, timeout_ms) == 0 && text)
-        r = err_origin(r, "%s", text);
-    free(text);
+    e = err_keep(r);
+    if (instance_end(in, timeout_ms) == 0)
+        r = err_tell(&e, 0);
     instance_forget(in);
     return r;
 }

@@ -19,26 +19,6 @@
 #define COLLECT_TRIES  3u
 #define COLLECT_NAP_NS (10 * NS_PER_MS)
 
-/* ---- errors --------------------------------------------------------------------------------------------------- */
-
-struct first_error first_error_keep(int r)
-{
-    struct first_error e = {.r = r};
-
-    (void)snprintf(e.text, sizeof(e.text), "%s", err_text());
-    return e;
-}
-
-int first_error_tell(const struct first_error *e, int undone)
-{
-    struct first_error then;
-
-    if (undone == 0)
-        return err_origin(e->r, "%s", e->text);
-    then = first_error_keep(undone);
-    return err_origin(e->r, "%s; and then: %s", e->text, then.text);
-}
-
 /* ---- names ---------------------------------------------------------------------------------------------------- */
 
 int sandbox_path(const struct sandbox *s, char *buf, size_t len, const char *name)

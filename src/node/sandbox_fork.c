@@ -70,7 +70,7 @@ int sandbox_fork(struct sandbox **out, struct sandbox *s, const struct sandbox_w
 {
     struct sandbox_record record = {0};
     _cleanup_(sandbox_closep) struct sandbox *fork = NULL;
-    struct first_error e;
+    struct err_kept e;
     int r = sandbox_require(s, SANDBOX_PAUSED, "fork it");
 
     if (r == 0)
@@ -92,6 +92,6 @@ int sandbox_fork(struct sandbox **out, struct sandbox *s, const struct sandbox_w
         *out = TAKE(fork);
         return 0;
     }
-    e = first_error_keep(r);
-    return first_error_tell(&e, sandbox_erase(fork));
+    e = err_keep(r);
+    return err_tell(&e, sandbox_erase(fork));
 }

@@ -174,7 +174,7 @@ static int clear_up(struct pause *p)
 int sandbox_pause(struct sandbox *s, const struct image_job *job)
 {
     struct pause p = {.s = s, .generation = s->record.generation + 1};
-    struct first_error e;
+    struct err_kept e;
     int r = sandbox_require(s, SANDBOX_RUNNING, "pause it");
 
     if (r == 0)
@@ -188,8 +188,8 @@ int sandbox_pause(struct sandbox *s, const struct image_job *job)
         if (r == 0) {
             r = clear_up(&p);
         } else {
-            e = first_error_keep(r);
-            r = first_error_tell(&e, sandbox_take_back(s, &p.in));
+            e = err_keep(r);
+            r = err_tell(&e, sandbox_take_back(s, &p.in));
         }
     }
     instance_forget(&p.in);

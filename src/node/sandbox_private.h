@@ -20,18 +20,6 @@
 #define SANDBOX_VM   "vm"
 #define SANDBOX_LOGS "logs"
 
-/** struct first_error - what went wrong first: taking it back may go wrong, too */
-struct first_error {
-    int r;
-    char text[768];
-};
-
-/** first_error_keep() - @r: with a text */
-struct first_error first_error_keep(int r);
-
-/** first_error_tell() - @undone: what came of taking it back, with a text if < 0. Return: the first error, with a text */
-int first_error_tell(const struct first_error *e, int undone);
-
 /** sandbox_path() - of something in the sandbox's folder. Return: 0 or -ENAMETOOLONG with a text */
 int sandbox_path(const struct sandbox *s, char *buf, size_t len, const char *name);
 

@@ -225,7 +225,7 @@ static int run(struct sandbox **out, const char *store, const struct template *t
 {
     struct sandbox_record record = {0};
     _cleanup_(sandbox_closep) struct sandbox *s = NULL;
-    struct first_error e;
+    struct err_kept e;
     int r = make_record(&record, t, wishes);
 
     if (r == 0)
@@ -241,8 +241,8 @@ static int run(struct sandbox **out, const char *store, const struct template *t
         *out = TAKE(s);
         return 0;
     }
-    e = first_error_keep(r);
-    return first_error_tell(&e, sandbox_erase(s));
+    e = err_keep(r);
+    return err_tell(&e, sandbox_erase(s));
 }
 
 int sandbox_run(struct sandbox **out, const char *store, const char *template_name,
@@ -271,7 +271,7 @@ static int resume(struct sandbox *s, unsigned deadline_ms)
 {
     struct instance none = {0}; /* a VM that could not be loaded is gone, with its pager */
     char from[PATH_MAX];
-    struct first_error e;
+    struct err_kept e;
     int r = sandbox_paused_path(s, from, sizeof(from), s->record.generation, false);
 
     if (r == 0)
@@ -280,14 +280,14 @@ static int resume(struct sandbox *s, unsigned deadline_ms)
         r = sandbox_commit(s, SANDBOX_RUNNING);
         if (r == 0)
             return 0;
-        e = first_error_keep(r);
+        e = err_keep(r);
         r = sandbox_end_instance(s);
         if (r < 0)
-            return first_error_tell(&e, r);
+            return err_tell(&e, r);
     } else {
-        e = first_error_keep(r);
+        e = err_keep(r);
     }
-    return first_error_tell(&e, sandbox_back_to_paused(s, &none));
+    return err_tell(&e, sandbox_back_to_paused(s, &none));
 }
 
 int sandbox_resume(struct sandbox *s, unsigned deadline_ms)

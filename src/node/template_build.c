@@ -274,12 +274,11 @@ static int find_working_set(struct build *b, struct workingset **out)
 static void forget_image(const struct build *b)
 {
     _cleanup_(store_closep) struct store *store = NULL;
-    char text[512];
+    const struct err_kept e = err_keep(-EIO);
 
-    (void)snprintf(text, sizeof(text), "%s", err_text());
     if (store_open(&store, b->store, false) == 0)
         (void)store_remove(store, b->name);
-    (void)err_origin(-EIO, "%s", text);
+    (void)err_tell(&e, 0);
 }
 
 /* give_names() - to the image, then to the folder */
@@ -338,17 +337,17 @@ int template_build(const struct template_recipe *recipe, const char *store, cons
         .timeout_ms = recipe->timeout_s * 1000,
         .folder = {.fd = -1},
     };
-    char text[512];
+    struct err_kept e;
     int r;
 
     if (snprintf(b.store, sizeof(b.store), "%s", store) >= (int)sizeof(b.store))
         return err_origin(-ENAMETOOLONG, "the folder name %s is too long", store);
     r = build(&b);
-    (void)snprintf(text, sizeof(text), "%s", err_text());
+    e = err_keep(r);
     (void)end_vm(&b);
     if (b.stuck)
         folder_new_leave(&b.folder);
     folder_new_deinit(&b.folder);
     template_deinit(&b.t);
-    return r < 0 ? err_origin(r, "%s", text) : 0;
+    return r < 0 ? err_tell(&e, 0) : 0;
 }

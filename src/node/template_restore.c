@@ -97,14 +97,13 @@ static int record(struct build *b, const struct instance *in, const char *path)
 /* end() - VMM, then pager; the first error counts */
 static int end(struct build *b, struct instance *in, int r)
 {
-    char text[512];
+    const struct err_kept e = err_keep(r);
 
-    (void)snprintf(text, sizeof(text), "%s", err_text());
     if (instance_end(in, END_MS) < 0) {
         b->stuck = true;
         r = r < 0 ? r : -EIO;
     } else if (r < 0) {
-        r = err_origin(r, "%s", text);
+        r = err_tell(&e, 0);
     }
     instance_forget(in);
     return r;

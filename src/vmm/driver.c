@@ -257,30 +257,30 @@ void vmm_end_text(const struct vmm *vm, char *buf, size_t len)
 /* last_words() - an operation failed with @r: if the VMM has ended, that is the more interesting half of the text */
 static int last_words(const struct vmm *vm, int r)
 {
-    char how[400], what[512];
+    const struct err_kept e = err_keep(r);
+    char how[400];
 
     assert(r < 0);
     if (vm->id.pid == 0 || !vmm_has_ended(vm))
         return r;
-    (void)snprintf(what, sizeof(what), "%s", err_text());
     vmm_end_text(vm, how, sizeof(how));
-    return err_origin(r, "%s; %s, process %d, %s", what, vmm_program(vm), vm->id.pid, how);
+    return err_origin(r, "%s; %s, process %d, %s", e.text, vmm_program(vm), vm->id.pid, how);
 }
 
 /* kill_after() - an operation failed with @r, and the VMM is of no further use */
 static int kill_after(struct vmm *vm, int r)
 {
-    char what[512];
+    const struct err_kept e = err_keep(r);
 
     if (vm->id.pid == 0)
         return r;
     /* One that is ending has its own last words; waiting a moment for them costs nothing. */
     if (vmm_wait_end(vm, 50) == 0)
         return last_words(vm, r);
-    (void)snprintf(what, sizeof(what), "%s", err_text());
     if (vmm_kill(vm, KILL_MS) < 0)
-        return err_origin(r, "%s; and the VMM, process %d, could not be killed", what, vm->id.pid);
-    return err_origin(r, "%s", what);
+        return err_origin(r, "%s; and the VMM, process %d, could not be killed", e.text,
+                          vm->id.pid);
+    return err_tell(&e, 0);
 }
 
 /* ---- its life -------------------------------------------------------------------------------------------------- */

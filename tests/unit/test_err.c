@@ -88,6 +88,19 @@ static void each_thread_has_its_own_sentence(void **state)
     assert_string_equal(err_text(), "here");
 }
 
+static void an_error_that_was_kept_is_told_with_what_came_of_taking_it_back(void **state)
+{
+    struct err_kept e;
+
+    (void)state;
+    e = err_keep(err_origin(-ENOSPC, "no room"));
+    (void)err_origin(-EINVAL, "something else");
+    assert_int_equal(err_tell(&e, 0), -ENOSPC);
+    assert_string_equal(err_text(), "no room");
+    assert_int_equal(err_tell(&e, err_origin(-EBUSY, "it is in use")), -ENOSPC);
+    assert_string_equal(err_text(), "no room; and then: it is in use");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -99,6 +112,7 @@ int main(void)
         cmocka_unit_test(a_sentence_that_is_too_long_is_cut),
         cmocka_unit_test(a_sentence_is_one_line_whatever_a_peer_puts_into_it),
         cmocka_unit_test(each_thread_has_its_own_sentence),
+        cmocka_unit_test(an_error_that_was_kept_is_told_with_what_came_of_taking_it_back),
     };
 
     test_watchdog();
