@@ -8,6 +8,7 @@ Real guests are in tests/guest/test_sandbox.py; command lines that are killed in
 import json
 import os
 import pathlib
+import select
 import signal
 import tempfile
 import time
@@ -43,8 +44,13 @@ def node(lab, template):  # pylint: disable=unused-argument
 
 
 def kill(pid):
-    os.kill(pid, signal.SIGKILL)
-    thawtest.wait_until(lambda: not is_alive(pid), f"the end of process {pid}")
+    """Until all of its threads have ended: the first one can be a zombie before that."""
+    fd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        thawtest.wait_until(lambda: select.select([fd], [], [], 0)[0], f"the end of process {pid}")
+    finally:
+        os.close(fd)
 
 
 def is_alive(pid):
