@@ -374,3 +374,25 @@ int instance_end(struct instance *in, unsigned timeout_ms)
         r = err_origin_errno(-errno, "cannot remove %s", in->state_path);
     return r;
 }
+
+/* end_by_file() - the process that an id file of the folder names, if it names one */
+static int end_by_file(const char *folder, const char *name, unsigned patience_ms,
+                       unsigned timeout_ms)
+{
+    char path[PATH_MAX];
+    struct vmm_id id;
+    int r = tree_path(path, sizeof(path), folder, name);
+
+    if (r < 0 || !tree_exists(path) || child_id_read(path, &id) < 0)
+        return r;
+    if (patience_ms > 0 && child_wait_end(id, patience_ms) == 0)
+        return 0;
+    return child_kill(id, timeout_ms);
+}
+
+int instance_end_by_files(const char *folder, unsigned pager_ms, unsigned timeout_ms)
+{
+    int r = end_by_file(folder, VMM_FILE_PID, 0, timeout_ms);
+
+    return r == 0 ? end_by_file(folder, INSTANCE_FILE_PAGER_ID, pager_ms, timeout_ms) : r;
+}

@@ -110,6 +110,14 @@ int instance_adopt(struct instance *in, const char *folder, const struct instanc
  */
 int instance_end(struct instance *in, unsigned timeout_ms);
 
+/**
+ * instance_end_by_files() - the same, of a folder of which nothing is known but what its id files say
+ * @pager_ms: how long the pager, whose VMM is gone, has to end by itself; 0: it is killed at once
+ *
+ * Return: 0 when both are gone, or a negative errno with a text
+ */
+int instance_end_by_files(const char *folder, unsigned pager_ms, unsigned timeout_ms);
+
 /** instance_forget() - the processes go on */
 void instance_forget(struct instance *in);
 

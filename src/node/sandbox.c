@@ -98,23 +98,30 @@ int sandbox_read(struct sandbox *s, const char *name)
     return r == -ENOENT ? err_origin(-EINVAL, "%s", err_text()) : r;
 }
 
-int sandbox_open(struct sandbox **out, const char *store, const char *name, enum sandbox_how how,
-                 unsigned lock_ms)
+int sandbox_lock(const char *store, const char *name, unsigned lock_ms, int *fd)
 {
-    _cleanup_(sandbox_closep) struct sandbox *s = NULL;
     char path[PATH_MAX];
-    int lock_fd = -1;
     int r = sandbox_name_check(name);
 
     if (r == 0 && snprintf(path, sizeof(path), "%s/" SANDBOXES_FOLDER "/%s", store, name) >=
                       (int)sizeof(path))
         r = err_origin(-ENAMETOOLONG, "the folder name %s is too long", store);
     if (r == 0)
-        r = folder_lock(path, FOLDER_ALONE, lock_ms, &lock_fd);
+        r = folder_lock(path, FOLDER_ALONE, lock_ms, fd);
     if (r == -ENOENT)
         r = err_origin(-ENOENT, "no sandbox %s in the store %s", name, store);
     if (r == -EBUSY)
         r = err_origin(-EBUSY, "somebody else is at work on the sandbox %s", name);
+    return r;
+}
+
+int sandbox_open(struct sandbox **out, const char *store, const char *name, enum sandbox_how how,
+                 unsigned lock_ms)
+{
+    _cleanup_(sandbox_closep) struct sandbox *s = NULL;
+    int lock_fd = -1;
+    int r = sandbox_lock(store, name, lock_ms, &lock_fd);
+
     if (r < 0)
         return r;
     s = sandbox_new(store, name, lock_fd);

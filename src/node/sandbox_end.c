@@ -10,7 +10,6 @@
 #include "node/places.h"
 #include "node/sandbox_private.h"
 #include "node/tree.h"
-#include "vmm/child.h"
 
 int sandbox_kill(struct sandbox *s)
 {
@@ -93,18 +92,6 @@ int sandbox_remove(struct sandbox *s, bool force)
 
 /* ---- one whose record is broken ------------------------------------------------------------------------------- */
 
-/* kill_of_file() - the process that a file of @vm names, if it names one */
-static int kill_of_file(const char *vm, const char *name)
-{
-    struct vmm_id id;
-    char path[PATH_MAX];
-    int r = tree_path(path, sizeof(path), vm, name);
-
-    if (r < 0 || !tree_exists(path) || child_id_read(path, &id) < 0)
-        return r;
-    return child_kill(id, SANDBOX_DEADLINE_MS);
-}
-
 /* is_image_of() - "sandbox.NAME.1" */
 static bool is_image_of(const char *image, const char *name)
 {
@@ -133,24 +120,16 @@ static int forget_images(const char *path, const char *name)
 int sandbox_remove_broken(const char *store, const char *name)
 {
     _cleanup_(sandbox_closep) struct sandbox *s = NULL;
-    char folder[PATH_MAX];
     char vm[PATH_MAX];
     int lock_fd = -1;
-    int r = sandbox_name_check(name);
+    int r = sandbox_lock(store, name, SANDBOX_LOCK_MS, &lock_fd);
 
-    if (r == 0 && snprintf(folder, sizeof(folder), "%s/" SANDBOXES_FOLDER "/%s", store, name) >=
-                      (int)sizeof(folder))
-        r = err_origin(-ENAMETOOLONG, "the folder name %s is too long", store);
-    if (r == 0)
-        r = folder_lock(folder, FOLDER_ALONE, SANDBOX_LOCK_MS, &lock_fd);
     if (r < 0)
         return r;
     s = sandbox_new(store, name, lock_fd);
     r = s ? sandbox_path(s, vm, sizeof(vm), SANDBOX_VM) : -ENOMEM;
     if (r == 0)
-        r = kill_of_file(vm, VMM_FILE_PID);
-    if (r == 0)
-        r = kill_of_file(vm, INSTANCE_FILE_PAGER_ID);
+        r = instance_end_by_files(vm, 0, SANDBOX_DEADLINE_MS);
     if (r == 0)
         r = forget_images(store, name);
     return r == 0 ? remove_folder(store, name, s->lock_fd) : r;

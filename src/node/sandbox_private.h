@@ -31,6 +31,9 @@ int sandbox_paused_path(const struct sandbox *s, char *buf, size_t len, unsigned
 const char *sandbox_image_name(const struct sandbox *s, unsigned generation,
                                char buf[STORE_NAME_MAX]);
 
+/** sandbox_lock() - the folder of a sandbox. @fd: (give). Return: 0; -ENOENT; -EBUSY; -EINVAL: no such name; others; with a text */
+int sandbox_lock(const char *store, const char *name, unsigned lock_ms, int *fd);
+
 /** sandbox_new() - one whose folder is there and locked. @lock_fd: (take). Return: (give) NULL: no memory, and a text */
 struct sandbox *sandbox_new(const char *store, const char *name, int lock_fd);
 

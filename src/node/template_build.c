@@ -66,20 +66,6 @@ int build_path(const struct build *b, const char *name, char path[PATH_MAX])
 
 /* ---- what dead ones have left --------------------------------------------------------------------------------- */
 
-/* end_process() - of which an id file tells; a pager whose VMM is gone ends by itself */
-static int end_process(const char *folder, const char *name, unsigned patience_ms)
-{
-    char path[PATH_MAX];
-    struct vmm_id id;
-
-    if (tree_path(path, sizeof(path), folder, name) < 0 || !tree_exists(path) ||
-        child_id_read(path, &id) < 0)
-        return 0;
-    if (patience_ms > 0 && child_wait_end(id, patience_ms) == 0)
-        return 0;
-    return child_kill(id, END_MS);
-}
-
 /* drop_name() - the name of an image that was to be a template's */
 static void drop_name(const char *path, const char *folder)
 {
@@ -117,9 +103,7 @@ int build_end_leftovers(void *store, const char *path)
     for (size_t i = 0; i < ARRAY_LEN(folders) && r == 0; i++) {
         r = tree_path(folder, sizeof(folder), path, folders[i]);
         if (r == 0)
-            r = end_process(folder, VMM_FILE_PID, 0);
-        if (r == 0)
-            r = end_process(folder, INSTANCE_FILE_PAGER_ID, END_MS);
+            r = instance_end_by_files(folder, END_MS, END_MS);
     }
     if (r == 0)
         drop_name(store, path);
