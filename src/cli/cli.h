@@ -45,6 +45,35 @@ int cli_error(const char *verb, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /** cli_usage_error() - the same, with a hint at --help. Return: CLI_USAGE */
 int cli_usage_error(const char *verb, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
+/** cli_when() - "2026-11-26 10:31", local time; "-" for 0. @seconds: since 1970. Return: @buf */
+const char *cli_when(uint64_t seconds, char *buf, size_t len);
+
+/** struct cli_verb - one of a verb's own verbs, such as `thaw image pack`; @what: NULL: not for people */
+struct cli_verb {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *what;
+};
+
+/**
+ * struct cli_group - a verb that has verbs of its own, and the manual page of its name
+ * @intro:   a line or two of help, with their line ends
+ * @example: of what may be done, for whoever has not said it
+ */
+struct cli_group {
+    const char *name;
+    const char *intro;
+    const char *example;
+    const struct cli_verb *verbs;
+    size_t n_verbs;
+};
+
+/** cli_group_run() - find the verb and hand over, or print the help. Return: the exit status */
+int cli_group_run(const struct cli_group *g, int argc, char **argv);
+
+/** cli_flush() - Return: @status, or CLI_FAILED and a line on stderr if stdout could not be written */
+int cli_flush(const char *verb, int status);
+
 /**
  * cli_parse_size() - "4096", "64K", "2M", "1G" (powers of 1024) as bytes
  *

@@ -9,7 +9,6 @@
  * With --json each file is one object on a line of its own. The entries of `show` are written one by one, with nothing in
  * them that JSON would have to quote: a set may have millions.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -55,13 +54,6 @@ static const char *time_text(unsigned time_class, char *buf, size_t len)
     else
         (void)snprintf(buf, len, "<%" PRIu64 "s", ms / 1000 + 1);
     return buf;
-}
-
-static int end_of_output(void)
-{
-    return fflush(stdout) == 0 && !ferror(stdout)
-               ? CLI_OK
-               : cli_error(VERB, "cannot write: %s", strerror(errno));
 }
 
 static double seconds(const struct workingset *ws)
@@ -110,7 +102,7 @@ static int show(const char *path, bool json)
         show_json(ws);
     else
         show_text(ws);
-    return end_of_output();
+    return cli_flush(VERB, CLI_OK);
 }
 
 /* share_ordered() - how many of the entries that could follow their predecessor in the memory file do */
@@ -188,7 +180,7 @@ static int stat_one(const char *path, bool json)
         stat_text(path, ws, &s);
     else if (stat_json(path, ws, &s) < 0)
         return cli_error(VERB, "cannot write JSON");
-    return end_of_output();
+    return cli_flush(VERB, CLI_OK);
 }
 
 /* struct request - the command line, understood */

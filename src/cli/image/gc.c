@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* gc.c - `thaw image gc`: free what no image needs */
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/err.h"
 #include "cli/cli.h"
@@ -31,9 +29,7 @@ static int tell(const struct store_freed *f, bool dry_run)
     if (f->n_in_use > 0)
         (void)printf("%s without a name %s in use and %s\n", count_text(f->n_in_use),
                      f->n_in_use == 1 ? "is" : "are", f->n_in_use == 1 ? "stays" : "stay");
-    return fflush(stdout) == 0 && !ferror(stdout)
-               ? CLI_OK
-               : cli_error(VERB, "cannot write: %s", strerror(errno));
+    return cli_flush(VERB, CLI_OK);
 }
 
 int image_gc(int argc, char **argv)

@@ -2,19 +2,13 @@
 /* image.c - `thaw image`: finds the verb and hands over */
 #include "cli/image/image.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli/cli.h"
 
 #define DEFAULT_STORE "/var/lib/thaw"
 
-static const struct verb {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *what;
-} verbs[] = {
+static const struct cli_verb verbs[] = {
     {"pack", image_pack, "make an image of a memory file"},
     {"diff", image_diff, "make the next layer of an image from what changed"},
     {"unpack", image_unpack, "make a memory file of an image"},
@@ -26,34 +20,18 @@ static const struct verb {
     {"fill", image_fill, NULL}, /* for thaw serve, not for people */
 };
 
-static void print_help(void)
-{
-    (void)printf("usage: thaw image VERB [ARGUMENTS]\n\n"
-                 "Images: the memory of snapshots, compressed, without what is zero or the "
-                 "parent's, in a store.\n\n");
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
-        if (verbs[i].what)
-            (void)printf("  %-8s %s\n", verbs[i].name, verbs[i].what);
-    }
-    (void)printf(
-        "\n  -h, --help  this text\n\nthaw image VERB --help and thaw-image(1) say more.\n");
-}
-
 int cli_image(int argc, char **argv)
 {
-    const char *name = argc > 1 ? argv[1] : "";
+    static const struct cli_group group = {
+        .name = "image",
+        .intro = "Images: the memory of snapshots, compressed, without what is zero or the "
+                 "parent's, in a store.\n",
+        .example = "pack or ls",
+        .verbs = verbs,
+        .n_verbs = ARRAY_LEN(verbs),
+    };
 
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
-        if (strcmp(name, verbs[i].name) == 0)
-            return verbs[i].run(argc - 1, argv + 1);
-    }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
-        print_help();
-        return CLI_OK;
-    }
-    if (argc < 2)
-        return cli_usage_error("image", "expected what to do, such as pack or ls");
-    return cli_usage_error("image", "no such thing to do: %s", name);
+    return cli_group_run(&group, argc, argv);
 }
 
 const char *image_store_path(const char *given)

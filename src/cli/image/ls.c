@@ -4,13 +4,11 @@
  *
  * An image that cannot be read gets a line on stderr, and the others are listed all the same.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/err.h"
 #include "cli/cli.h"
@@ -47,16 +45,6 @@ static uint64_t all_pack_bytes(const struct manifest *m)
     return bytes;
 }
 
-static const char *when_text(uint64_t created_s, char *buf, size_t len)
-{
-    time_t t = (time_t)created_s;
-    struct tm tm;
-
-    if (created_s == 0 || !localtime_r(&t, &tm) || strftime(buf, len, "%Y-%m-%d %H:%M", &tm) == 0)
-        return "-";
-    return buf;
-}
-
 static void print_line(const struct store_list *list, const struct store_entry *e,
                        const struct manifest *m)
 {
@@ -73,7 +61,7 @@ static void print_line(const struct store_list *list, const struct store_entry *
     (void)printf("%-24s %.*s %12s %12s %-16s %s\n", e->name ? e->name : "(no name)", ID_DIGITS,
                  image_id_text(e->id, id), size_text(m->image_bytes),
                  size_text(m->has_own_pack ? m->packs[0].bytes : 0),
-                 when_text(m->created_s, when, sizeof(when)), parent);
+                 cli_when(m->created_s, when, sizeof(when)), parent);
 }
 
 static json_t *parents_json(const struct manifest *m)
@@ -132,9 +120,7 @@ static int list_images(const char *path, bool json)
         return cli_error(VERB, "%s", err_text());
     status = print_all(store, &list, json);
     store_list_deinit(&list);
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return cli_error(VERB, "cannot write: %s", strerror(errno));
-    return status;
+    return cli_flush(VERB, status);
 }
 
 int image_ls(int argc, char **argv)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/image/pack_request.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -112,9 +111,7 @@ static int tell(const struct pack_request *req, const struct pack_result *done)
                       size_text(done->n_parent * IMAGE_PAGE),
                       size_text((done->n_pages - done->n_own - done->n_parent) * IMAGE_PAGE));
     }
-    return fflush(stdout) == 0 && !ferror(stdout)
-               ? CLI_OK
-               : cli_error(req->verb, "cannot write: %s", strerror(errno));
+    return cli_flush(req->verb, CLI_OK);
 }
 
 static int pack(struct pack_request *req, pack_request_make *make, void *ctx,

@@ -195,9 +195,7 @@ static int verify(struct images *images, struct store *store, struct image_work 
                  size_text(done.pack_bytes), count_text(done.n_frames),
                  done.n_frames == 1 ? "" : "s", n_defects ? count_text(n_defects) : "no",
                  n_defects == 1 ? "" : "s");
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return cli_error(VERB, "cannot write: %s", strerror(errno));
-    return n_defects == 0 ? CLI_OK : CLI_FAILED;
+    return cli_flush(VERB, n_defects == 0 ? CLI_OK : CLI_FAILED);
 }
 
 int image_verify(int argc, char **argv)

@@ -63,5 +63,5 @@ int cli_balloon(int argc, char **argv)
     if (sandbox_open(&s, v.store, argv[optind], SANDBOX_RECONCILED, SANDBOX_LOCK_MS) < 0 ||
         act(s, n == 2 ? &mib : NULL) < 0)
         return cli_error(VERB, "%s", err_text());
-    return sandbox_flush(VERB, CLI_OK);
+    return cli_flush(VERB, CLI_OK);
 }

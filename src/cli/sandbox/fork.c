@@ -32,30 +32,11 @@ struct forks {
 static int take(void *ctx, int option, const char *value)
 {
     struct forks *f = ctx;
-    uint64_t n;
 
-    switch (option) {
-    case 'n':
-        f->many.name = value;
-        return CLI_OK;
-    case 'p':
-        f->paused = true;
-        return CLI_OK;
-    case 'w':
-        f->many.wait = true;
-        return CLI_OK;
-    case 'S':
-        f->many.wishes.state_dir = value;
-        return CLI_OK;
-    case 't':
-        return sandbox_parse_seconds(VERB, "--timeout", value, &f->many.wishes.deadline_ms);
-    default:
-        if (cli_parse_u64(value, SANDBOX_COUNT_MAX, &n) < 0 || n == 0)
-            return cli_usage_error(VERB, "--count %s: expected a number from 1 to %u", value,
-                                   SANDBOX_COUNT_MAX);
-        f->many.count = (unsigned)n;
-        return CLI_OK;
-    }
+    if (option != 'p')
+        return sandbox_many_take(&f->many, option, value);
+    f->paused = true;
+    return CLI_OK;
 }
 
 static int fork_one(struct sandbox *s, struct forks *f, unsigned i)
@@ -99,12 +80,8 @@ static int fork_all(void *ctx, struct sandbox *s)
 int cli_fork(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"name", required_argument, NULL, 'n'},
-        {"count", required_argument, NULL, 'c'},
         {"paused", no_argument, NULL, 'p'},
-        {"timeout", required_argument, NULL, 't'},
-        {"state", required_argument, NULL, 'S'},
-        {"wait", no_argument, NULL, 'w'},
+        SANDBOX_MANY_OPTIONS,
         SANDBOX_OPTIONS,
     };
     struct forks f = {.many = {.verb = VERB, .count = 1, .wishes = SANDBOX_WISHES_DEFAULT}};
@@ -119,5 +96,5 @@ int cli_fork(int argc, char **argv)
     status = sandbox_many_check(&f.many);
     if (status == CLI_OK)
         status = sandbox_each(&v, argv + optind, SANDBOX_RECONCILED, fork_all, &f);
-    return sandbox_flush(VERB, status);
+    return cli_flush(VERB, status);
 }

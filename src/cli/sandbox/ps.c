@@ -234,10 +234,10 @@ int cli_ps(int argc, char **argv)
     if (!sandbox_parse(&v, argc, argv, &status))
         return status;
     if (optind == argc)
-        return sandbox_flush(VERB, show_all(v.store, json));
+        return cli_flush(VERB, show_all(v.store, json));
     if (!json)
         print_head();
     for (int i = optind; i < argc; i++)
         status |= show(v.store, argv[i], true, json);
-    return sandbox_flush(VERB, status);
+    return cli_flush(VERB, status);
 }

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* resume.c - `thaw resume`: sandboxes go on where they were paused */
-#include <stdio.h>
-
 #include "base/clock.h"
 #include "base/err.h"
 #include "cli/cli.h"
@@ -68,5 +66,5 @@ int cli_resume(int argc, char **argv)
         if (resume_one(&w, argv[i]) < 0)
             status = cli_error(VERB, "%s", err_text());
     }
-    return sandbox_flush(VERB, status);
+    return cli_flush(VERB, status);
 }

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* run.c - `thaw run`: sandboxes of a template */
-#include <stdio.h>
-
 #include "base/clock.h"
 #include "base/err.h"
 #include "cli/cli.h"
@@ -24,28 +22,7 @@ static const char help[] = "usage: thaw run TEMPLATE [OPTIONS]\n"
 
 static int take(void *ctx, int option, const char *value)
 {
-    struct sandbox_many *m = ctx;
-    uint64_t n;
-
-    switch (option) {
-    case 'n':
-        m->name = value;
-        return CLI_OK;
-    case 'w':
-        m->wait = true;
-        return CLI_OK;
-    case 'S':
-        m->wishes.state_dir = value;
-        return CLI_OK;
-    case 't':
-        return sandbox_parse_seconds(VERB, "--timeout", value, &m->wishes.deadline_ms);
-    default:
-        if (cli_parse_u64(value, SANDBOX_COUNT_MAX, &n) < 0 || n == 0)
-            return cli_usage_error(VERB, "--count %s: expected a number from 1 to %u", value,
-                                   SANDBOX_COUNT_MAX);
-        m->count = (unsigned)n;
-        return CLI_OK;
-    }
+    return sandbox_many_take(ctx, option, value);
 }
 
 static int run_all(const char *store, const char *template_name, struct sandbox_many *m)
@@ -62,15 +39,14 @@ static int run_all(const char *store, const char *template_name, struct sandbox_
             sandbox_tell_running(TAKE(s), since_ns, m->wait ? m->wishes.deadline_ms : 0) < 0)
             status = cli_error(VERB, "%s", err_text());
     }
-    return sandbox_flush(VERB, status);
+    return cli_flush(VERB, status);
 }
 
 int cli_run(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"name", required_argument, NULL, 'n'},  {"count", required_argument, NULL, 'c'},
-        {"wait", no_argument, NULL, 'w'},        {"timeout", required_argument, NULL, 't'},
-        {"state", required_argument, NULL, 'S'}, SANDBOX_OPTIONS,
+        SANDBOX_MANY_OPTIONS,
+        SANDBOX_OPTIONS,
     };
     struct sandbox_many m = {.verb = VERB, .count = 1, .wishes = SANDBOX_WISHES_DEFAULT};
     struct sandbox_verb v = {

@@ -73,6 +73,31 @@ int sandbox_parse_seconds(const char *verb, const char *option, const char *text
     return CLI_OK;
 }
 
+int sandbox_many_take(struct sandbox_many *m, int option, const char *value)
+{
+    uint64_t n;
+
+    switch (option) {
+    case 'n':
+        m->name = value;
+        return CLI_OK;
+    case 'w':
+        m->wait = true;
+        return CLI_OK;
+    case 'S':
+        m->wishes.state_dir = value;
+        return CLI_OK;
+    case 't':
+        return sandbox_parse_seconds(m->verb, "--timeout", value, &m->wishes.deadline_ms);
+    default:
+        if (cli_parse_u64(value, SANDBOX_COUNT_MAX, &n) < 0 || n == 0)
+            return cli_usage_error(m->verb, "--count %s: expected a number from 1 to %u", value,
+                                   SANDBOX_COUNT_MAX);
+        m->count = (unsigned)n;
+        return CLI_OK;
+    }
+}
+
 const char *sandbox_many_name(const struct sandbox_many *m, unsigned i,
                               char buf[SANDBOX_NAME_MAX + 1])
 {
@@ -127,11 +152,4 @@ int sandbox_tell_running(struct sandbox *s, uint64_t since_ns, unsigned wait_ms)
         (void)fprintf(stderr, "%s %s after %.0f ms\n", name, wait_ms > 0 ? "answers" : "runs",
                       (double)(clock_now_ns() - since_ns) / (double)NS_PER_MS);
     return r;
-}
-
-int sandbox_flush(const char *verb, int status)
-{
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return cli_error(verb, "cannot write: %s", strerror(errno));
-    return status;
 }

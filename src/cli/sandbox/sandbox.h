@@ -63,6 +63,16 @@ struct sandbox_many {
     struct sandbox_wishes wishes;
 };
 
+#define SANDBOX_MANY_OPTIONS                                                         \
+    {"name", required_argument, NULL, 'n'}, {"count", required_argument, NULL, 'c'}, \
+        {"wait", no_argument, NULL, 'w'}, {"timeout", required_argument, NULL, 't'}, \
+    {                                                                                \
+        "state", required_argument, NULL, 'S'                                        \
+    }
+
+/** sandbox_many_take() - one of SANDBOX_MANY_OPTIONS. Return: CLI_OK, or CLI_USAGE and a line on stderr */
+int sandbox_many_take(struct sandbox_many *m, int option, const char *value);
+
 /** sandbox_many_name() - NAME, or NAME-1, NAME-2, ...; NULL: one is to be invented. @i: from 0 on. Return: @buf or NULL */
 const char *sandbox_many_name(const struct sandbox_many *m, unsigned i,
                               char buf[SANDBOX_NAME_MAX + 1]);
@@ -78,8 +88,5 @@ int sandbox_many_check(const struct sandbox_many *m);
  * Return: 0 or a negative errno with a text
  */
 int sandbox_tell_running(struct sandbox *s, uint64_t since_ns, unsigned wait_ms);
-
-/** sandbox_flush() - Return: @status, or CLI_FAILED and a line on stderr if stdout could not be written */
-int sandbox_flush(const char *verb, int status);
 
 #endif

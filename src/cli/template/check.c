@@ -36,7 +36,7 @@ static int check(const char *store, const char *name)
     r = r < 0 || why_not.n > 0 ? CLI_FAILED : CLI_OK;
     reasons_deinit(&why_not);
     template_deinit(&t);
-    return template_flush(VERB) == CLI_OK ? r : CLI_FAILED;
+    return cli_flush(VERB, r);
 }
 
 int template_cli_check(int argc, char **argv)

@@ -28,7 +28,7 @@ static void print_line(const struct template *t)
     (void)printf("%-24s %-24s %5u MiB %3u  %-9s %-8s %s\n", t->name, vmm, t->memory_mib, t->n_vcpus,
                  t->free_page_reporting.on ? "reporting" : "-",
                  t->free_page_hinting.on ? "hinting" : "-",
-                 template_when(t->built_s, when, sizeof(when)));
+                 cli_when(t->built_s, when, sizeof(when)));
 }
 
 /* print_json() - the record, with the name */
@@ -71,5 +71,5 @@ int template_cli_ls(int argc, char **argv)
         template_deinit(&t);
     }
     folder_list_deinit(&list);
-    return template_flush(VERB) == CLI_OK ? status : CLI_FAILED;
+    return cli_flush(VERB, status);
 }

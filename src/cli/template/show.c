@@ -53,7 +53,7 @@ static void print_text(const struct template *t)
     char when[32];
 
     (void)printf("%-20s %s\n", "template", t->name);
-    (void)printf("%-20s %s\n", "built", template_when(t->built_s, when, sizeof(when)));
+    (void)printf("%-20s %s\n", "built", cli_when(t->built_s, when, sizeof(when)));
     (void)printf("%-20s %s %s%s%s\n", "VMM", template_vmm_words[t->vmm], t->vmm_version,
                  t->program ? ", " : "", t->program ? t->program : "");
     if (t->machine)
@@ -84,7 +84,7 @@ static int show(const struct template_request *req, const char *name)
         json_decref(top);
     }
     template_deinit(&t);
-    return r < 0 ? cli_error(VERB, "cannot write JSON") : template_flush(VERB);
+    return r < 0 ? cli_error(VERB, "cannot write JSON") : cli_flush(VERB, CLI_OK);
 }
 
 int template_cli_show(int argc, char **argv)

@@ -2,20 +2,13 @@
 /* template.c - `thaw template`: finds the verb and hands over */
 #include "cli/template/template.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <string.h>
-#include <time.h>
 
 #include "cli/cli.h"
 #include "cli/image/image.h"
 
-static const struct verb {
-    const char *name;
-    int (*run)(int argc, char **argv);
-    const char *what;
-} verbs[] = {
+static const struct cli_verb verbs[] = {
     {"build", template_cli_build, "boot a guest, wait until it is ready, keep it frozen"},
     {"show", template_cli_show, "say all that is known of a template"},
     {"ls", template_cli_ls, "list the templates of a store"},
@@ -23,32 +16,17 @@ static const struct verb {
     {"rm", template_cli_rm, "remove templates"},
 };
 
-static void print_help(void)
-{
-    (void)printf(
-        "usage: thaw template VERB [ARGUMENTS]\n\n"
-        "Templates: virtual machines that were booted once and are resumed many times.\n\n");
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-        (void)printf("  %-8s %s\n", verbs[i].name, verbs[i].what);
-    (void)printf(
-        "\n  -h, --help  this text\n\nthaw template VERB --help and thaw-template(1) say more.\n");
-}
-
 int cli_template(int argc, char **argv)
 {
-    const char *name = argc > 1 ? argv[1] : "";
+    static const struct cli_group group = {
+        .name = "template",
+        .intro = "Templates: virtual machines that were booted once and are resumed many times.\n",
+        .example = "build or ls",
+        .verbs = verbs,
+        .n_verbs = ARRAY_LEN(verbs),
+    };
 
-    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
-        if (strcmp(name, verbs[i].name) == 0)
-            return verbs[i].run(argc - 1, argv + 1);
-    }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
-        print_help();
-        return CLI_OK;
-    }
-    if (argc < 2)
-        return cli_usage_error("template", "expected what to do, such as build or ls");
-    return cli_usage_error("template", "no such thing to do: %s", name);
+    return cli_group_run(&group, argc, argv);
 }
 
 int template_parse(struct template_request *req, int argc, char **argv, bool has_json)
@@ -85,21 +63,4 @@ int template_parse(struct template_request *req, int argc, char **argv, bool has
     }
     req->store = image_store_path(req->store);
     return CLI_OK;
-}
-
-const char *template_when(uint64_t seconds, char *buf, size_t len)
-{
-    time_t t = (time_t)seconds;
-    struct tm tm;
-
-    if (seconds == 0 || !localtime_r(&t, &tm) || strftime(buf, len, "%Y-%m-%d %H:%M", &tm) == 0)
-        (void)snprintf(buf, len, "-");
-    return buf;
-}
-
-int template_flush(const char *verb)
-{
-    return fflush(stdout) == 0 && !ferror(stdout)
-               ? CLI_OK
-               : cli_error(verb, "cannot write: %s", strerror(errno));
 }

@@ -33,10 +33,4 @@ struct template_request {
  */
 int template_parse(struct template_request *req, int argc, char **argv, bool has_json);
 
-/** template_when() - a time for people, into @buf. Return: @buf */
-const char *template_when(uint64_t seconds, char *buf, size_t len);
-
-/** template_flush() - stdout is written. Return: CLI_OK, or CLI_FAILED and a line on stderr */
-int template_flush(const char *verb);
-
 #endif
