@@ -177,17 +177,6 @@ static int parse(struct ahead *a, int argc, char **argv, bool *asked_help)
 
 /* ---- rounds --------------------------------------------------------------------------------------------------- */
 
-static void shuffle(unsigned *order, unsigned n, uint64_t *random)
-{
-    for (unsigned i = n; i > 1; i--) {
-        unsigned j = (unsigned)(bench_random(random) % i);
-        unsigned swap = order[i - 1];
-
-        order[i - 1] = order[j];
-        order[j] = swap;
-    }
-}
-
 static void show_progress(const struct ahead *a, bool is_over)
 {
     if (!isatty(STDERR_FILENO))
@@ -211,7 +200,7 @@ static int run_rounds(struct ahead *a)
             return err_origin(-ENOMEM, "no memory for %u rounds", a->n_rounds);
     }
     for (unsigned round = 0; r == 0 && round < a->n_rounds; round++) {
-        shuffle(order, a->n_cases, &random);
+        bench_shuffle(order, a->n_cases, &random);
         for (unsigned i = 0; r == 0 && i < a->n_cases; i++) {
             struct ahead_case *c = &a->cases[order[i]];
 

@@ -178,13 +178,7 @@ static int run_rounds(struct bench *b)
     for (unsigned i = 0; i < res->n_jobs; i++)
         order[i] = i;
     for (unsigned round = 0; r == 0 && round < n_rounds; round++) {
-        for (unsigned i = res->n_jobs; i > 1; i--) {
-            unsigned j = (unsigned)(bench_random(&random) % i);
-            unsigned swap = order[i - 1];
-
-            order[i - 1] = order[j];
-            order[j] = swap;
-        }
+        bench_shuffle(order, res->n_jobs, &random);
         for (unsigned i = 0; r == 0 && i < res->n_jobs; i++) {
             show_progress(round * res->n_jobs + i, n_rounds * res->n_jobs);
             r = run_job(b, &res->jobs[order[i]]);

@@ -49,22 +49,22 @@ uint64_t bench_random(uint64_t *state)
     return *state;
 }
 
-static void list_ascending(struct bench_plan *p, uint32_t n_pages)
-{
-    for (uint32_t i = 0; i < n_pages; i++)
-        p->pages[i] = i;
-    p->n = n_pages;
-}
-
-static void list_shuffle(uint32_t *list, uint32_t n, uint64_t *random)
+void bench_shuffle(uint32_t *list, uint32_t n, uint64_t *state)
 {
     for (uint32_t i = n; i > 1; i--) {
-        uint32_t j = (uint32_t)(bench_random(random) % i);
+        uint32_t j = (uint32_t)(bench_random(state) % i);
         uint32_t swap = list[i - 1];
 
         list[i - 1] = list[j];
         list[j] = swap;
     }
+}
+
+static void list_ascending(struct bench_plan *p, uint32_t n_pages)
+{
+    for (uint32_t i = 0; i < n_pages; i++)
+        p->pages[i] = i;
+    p->n = n_pages;
 }
 
 static int list_scattered(struct bench_plan *p, enum bench_pattern pattern, uint32_t n_pages,
@@ -80,7 +80,7 @@ static int list_scattered(struct bench_plan *p, enum bench_pattern pattern, uint
     for (uint32_t i = 0; i < n_runs; i++)
         slots[i] = i;
     if (pattern != BENCH_ASCENDING)
-        list_shuffle(slots, n_runs, random);
+        bench_shuffle(slots, n_runs, random);
     p->n = 0;
     for (uint32_t i = 0; i < n_runs; i++) {
         uint32_t len = 1 + (uint32_t)(bench_random(random) % RUN_PAGES_MAX);
@@ -91,7 +91,7 @@ static int list_scattered(struct bench_plan *p, enum bench_pattern pattern, uint
         for (uint32_t k = 0; k < len; k++)
             p->pages[p->n++] = first + k;
         if (pattern == BENCH_JUMBLED)
-            list_shuffle(p->pages + p->n - len, len, random);
+            bench_shuffle(p->pages + p->n - len, len, random);
     }
     free(slots);
     return 0;
@@ -113,7 +113,7 @@ int bench_plan_init(struct bench_plan *p, enum bench_pattern pattern, uint32_t n
     } else {
         list_ascending(p, n_pages);
         if (pattern == BENCH_RANDOM)
-            list_shuffle(p->pages, n_pages, &random);
+            bench_shuffle(p->pages, n_pages, &random);
     }
     if (r < 0) {
         bench_plan_deinit(p);

@@ -28,6 +28,9 @@ const char *bench_pattern_name(enum bench_pattern pattern);
 /** bench_random() - the next number of a repeatable sequence; @state: any value but 0 at first */
 uint64_t bench_random(uint64_t *state);
 
+/** bench_shuffle() - @n numbers, in any order afterwards; @state: as above */
+void bench_shuffle(uint32_t *list, uint32_t n, uint64_t *state);
+
 /**
  * bench_plan_init() - choose pages out of 0..@n_pages-1
  * @p:         becomes valid on success

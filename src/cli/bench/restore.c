@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "cli/bench/plan.h"
 #include "cli/bench/sample.h"
 #include "cli/cli.h"
 #include "cli/image/image.h"
@@ -227,24 +228,6 @@ static int make_cases(struct restore_bench *b)
     return 0;
 }
 
-/* shuffle() - numbers 0 to @n - 1 (xorshift64*) */
-static void shuffle(unsigned *order, unsigned n, uint64_t *state)
-{
-    for (unsigned i = 0; i < n; i++)
-        order[i] = i;
-    for (unsigned i = n; i > 1; i--) {
-        unsigned j, swapped;
-
-        *state ^= *state >> 12;
-        *state ^= *state << 25;
-        *state ^= *state >> 27;
-        j = (unsigned)((*state * 0x2545f4914f6cdd1dull) % i);
-        swapped = order[i - 1];
-        order[i - 1] = order[j];
-        order[j] = swapped;
-    }
-}
-
 static int run_case(const struct restore_ground *g, const struct restore_case *c, unsigned round)
 {
     int r = restore_cache(g, c->kind, c->cold);
@@ -257,11 +240,13 @@ static int run_case(const struct restore_ground *g, const struct restore_case *c
 static int run_rounds(struct restore_bench *b, const struct restore_ground *g)
 {
     unsigned order[ARRAY_LEN(b->cases)];
-    uint64_t state = b->seed | 1;
+    uint64_t random = (b->seed << 1) | 1;
     int r = 0;
 
+    for (unsigned i = 0; i < b->n_cases; i++)
+        order[i] = i;
     for (unsigned round = 0; round < b->n_rounds && r == 0; round++) {
-        shuffle(order, b->n_cases, &state);
+        bench_shuffle(order, b->n_cases, &random);
         for (unsigned i = 0; i < b->n_cases && r == 0; i++)
             r = run_case(g, &b->cases[order[i]], round);
     }
