@@ -90,7 +90,7 @@ static int nap(struct reader *rd, const char *what)
         vmm_end_text(rd->vm, text, sizeof(text));
         return err_origin(-ESRCH, "%s: the VMM %s", what, text);
     }
-    clock_sleep_ns(NAP_NS);
+    clock_sleep_ns(rd->wait->nap_ns > 0 ? rd->wait->nap_ns : NAP_NS);
     return 0;
 }
 

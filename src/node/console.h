@@ -25,10 +25,12 @@
 
 /**
  * struct console_wait - how long, and who else has a say
+ * @nap_ns:  between two looks at what the guest has written; 0: 5 ms
  * @stopped: asked all the time; not 0, a negative errno with a text: the waiting ends with that. NULL: nobody has
  */
 struct console_wait {
     unsigned timeout_ms;
+    uint64_t nap_ns;
     int (*stopped)(void *ctx);
     void *ctx;
 };

@@ -5,8 +5,7 @@
  * Its folder is made before the clock runs, with links to the template's files; a disk that the guest may write to is copied, and that
  * is left out of the times: how long it takes depends on the file system, not on who brings the memory.
  *
- * The guest has answered when what was typed at its console comes back changed: the shell joins the two halves of a word that was
- * typed in two, so that the terminal's echo of the line is not taken for the answer.
+ * The guest has answered when the shell at its console has run a command (node/console.h).
  *
  * When the first fault is answered is seen in the pager's state file by a thread that looks at the counter; with many VMs at
  * once such threads would be in the way of what they look at, so only a VM that is alone has one.
@@ -27,16 +26,14 @@
 #include "base/fd.h"
 #include "cli/bench/restore.h"
 #include "core/block.h"
+#include "node/console.h"
 #include "node/instance.h"
 #include "node/state_copy.h"
 #include "node/tree.h"
 #include "pager/state_dir.h"
 #include "vmm/child.h"
 
-#define POLL_NS     (500 * NS_PER_US)
-#define QUESTION    "echo answ\"\"er-%d\n"
-#define ANSWER      "answer-%d"
-#define CONSOLE_MAX 65536
+#define POLL_NS (500 * NS_PER_US)
 
 struct restore_vm {
     const struct restore_ground *ground;
@@ -162,40 +159,14 @@ static void watcher_end(struct watcher *w)
 
 /* ---- the restore ---------------------------------------------------------------------------------------------- */
 
-/* console_has() - has the guest written @text? */
-static bool console_has(const struct restore_vm *vm, const char *text)
-{
-    char path[PATH_MAX];
-    char buf[CONSOLE_MAX];
-    _cleanup_fd_ int fd = -1;
-    ssize_t n;
-
-    if (tree_path(path, sizeof(path), vm->folder, VMM_FILE_CONSOLE) < 0)
-        return false;
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    n = fd < 0 ? -1 : read(fd, buf, sizeof(buf));
-    return n > 0 && memmem(buf, (size_t)n, text, strlen(text)) != NULL;
-}
-
-/* ask() - type a question until the guest has answered */
+/* ask() - have the shell at its console do something */
 static int ask(struct restore_vm *vm)
 {
-    uint64_t deadline_ns = clock_now_ns() + vm->ground->timeout_ms * NS_PER_MS;
-    char question[64];
-    char answer[64];
-    int r;
+    const struct console_wait wait = {.timeout_ms = vm->ground->timeout_ms, .nap_ns = POLL_NS};
+    struct console_result done;
+    int r = console_run(vm->in.vmm, "true", &wait, NULL, NULL, &done);
 
-    (void)snprintf(question, sizeof(question), QUESTION, getpid());
-    (void)snprintf(answer, sizeof(answer), ANSWER, getpid());
-    r = vmm_console_write(vm->in.vmm, question, strlen(question), vm->ground->timeout_ms);
-    while (r == 0 && !console_has(vm, answer)) {
-        if (clock_now_ns() > deadline_ns)
-            return err_origin(-ETIMEDOUT, "the guest in %s has not answered within %u ms",
-                              vm->folder, vm->ground->timeout_ms);
-        if (vmm_has_ended(vm->in.vmm))
-            return err_origin(-EIO, "the VMM in %s has ended", vm->folder);
-        clock_sleep_ns(POLL_NS);
-    }
+    console_result_deinit(&done);
     return r;
 }
 
