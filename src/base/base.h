@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 typedef uint64_t pgno_t;   /* page number within the guest, 0..n_pages-1, regions laid end to end */
 typedef uint64_t hva_t;    /* address in the VMM's memory */
@@ -42,6 +43,14 @@ typedef uint64_t imgoff_t; /* byte offset in the snapshot image */
     })
 
 #define _cleanup_(fn) __attribute__((cleanup(fn)))
+
+/* A text that is freed, whatever happens. */
+static inline void free_charp(char **p)
+{
+    free(*p);
+}
+
+#define _cleanup_free_ _cleanup_(free_charp)
 
 /* Defines NAMEp(), for _cleanup_: frees what the variable points to. */
 #define DEFINE_CLEANUP(type, name)                                                             \

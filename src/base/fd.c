@@ -91,6 +91,12 @@ int file_replace(const char *path, const char *text, size_t len)
     return replace(path, text, len, false);
 }
 
+int file_remove(const char *path)
+{
+    return unlink(path) < 0 && errno != ENOENT ? err_origin_errno(-errno, "cannot remove %s", path)
+                                               : 0;
+}
+
 /* #syscalls:start openat open */
 int folder_open(const char *path)
 {

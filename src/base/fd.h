@@ -33,6 +33,9 @@ int file_may_replace(const char *path);
  */
 int file_replace(const char *path, const char *text, size_t len);
 
+/** file_remove() - what is not there is no error. Return: 0 or a negative errno with a text */
+int file_remove(const char *path);
+
 /** folder_open() - the folder of the file @path, for reading. Return: the fd (give) or a negative errno (no text) */
 int folder_open(const char *path);
 

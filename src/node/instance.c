@@ -369,9 +369,8 @@ int instance_end(struct instance *in, unsigned timeout_ms)
         r = end_supervisor(in);
     if (r == 0 && in->pager.pid > 0)
         r = end_server(in);
-    if (r == 0 && in->state_path[0] != '\0' && is_state_of(in->state_path, in->vmm_id) &&
-        unlink(in->state_path) < 0 && errno != ENOENT)
-        r = err_origin_errno(-errno, "cannot remove %s", in->state_path);
+    if (r == 0 && in->state_path[0] != '\0' && is_state_of(in->state_path, in->vmm_id))
+        r = file_remove(in->state_path);
     return r;
 }
 

@@ -37,11 +37,6 @@ struct thaw_attachment {
     int socket; /* stays open for the life of the memory; the pager sees its end */
 };
 
-static void free_charp(char **p)
-{
-    free(*p);
-}
-
 static void free_spansp(struct span **p)
 {
     free(*p);
@@ -134,7 +129,7 @@ int regions_check(const struct thaw_region *regions, unsigned n_regions)
 
 int regions_json(char **out, const struct thaw_region *regions, unsigned n_regions)
 {
-    _cleanup_(free_charp) char *json = NULL;
+    _cleanup_free_ char *json = NULL;
     size_t len = 0;
     FILE *f;
 
@@ -240,7 +235,7 @@ THAW_EXPORT int thaw_vmm_attach(struct thaw_attachment **out, const char *socket
                                 const struct thaw_region *regions, unsigned n_regions)
 {
     _cleanup_(thaw_vmm_detachp) struct thaw_attachment *a = NULL;
-    _cleanup_(free_charp) char *json = NULL;
+    _cleanup_free_ char *json = NULL;
     int r;
 
     r = regions_check(regions, n_regions);

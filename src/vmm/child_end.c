@@ -149,11 +149,11 @@ void child_end_text(struct child_end end, char *buf, size_t len)
 
 int child_log_open(const char *path)
 {
-    int fd;
-
     /* A new file, not an emptied one: an older program may still write to that. */
-    if (unlink(path) < 0 && errno != ENOENT)
-        return err_origin_errno(-errno, "cannot remove %s", path);
+    int fd = file_remove(path);
+
+    if (fd < 0)
+        return fd;
     fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0644);
     return fd < 0 ? err_origin_errno(-errno, "cannot create %s", path) : fd;
 }

@@ -79,15 +79,10 @@ static size_t version_find(const char **text)
     return 0;
 }
 
-static void free_charp(char **p)
-{
-    free(*p);
-}
-
 int vmm_program_version(const struct vmm_driver *driver, const char *program, char **out)
 {
     const char *argv[] = {program ? program : driver->program, "--version", NULL};
-    _cleanup_(free_charp) char *text = NULL;
+    _cleanup_free_ char *text = NULL;
     const char *version;
     size_t len;
     int r = program_output(argv, ASK_MS, &text);
@@ -360,12 +355,6 @@ static int need_files(const struct vmm *vm, bool loads)
     return r;
 }
 
-static int remove_file(const char *path)
-{
-    return unlink(path) < 0 && errno != ENOENT ? err_origin_errno(-errno, "cannot remove %s", path)
-                                               : 0;
-}
-
 /* remove_stale() - what an earlier VMM has left: a socket that is there is taken for one that answers */
 static int remove_stale(const struct vmm *vm)
 {
@@ -378,12 +367,12 @@ static int remove_stale(const struct vmm *vm)
     for (unsigned i = 0; r == 0 && i < ARRAY_LEN(in_folder); i++) {
         r = vmm_folder_path(vm, in_folder[i], path, sizeof(path));
         if (r == 0)
-            r = remove_file(path);
+            r = file_remove(path);
     }
     for (unsigned i = 0; r == 0 && i < ARRAY_LEN(in_root); i++) {
         r = vmm_path(vm, in_root[i], path, sizeof(path));
         if (r == 0)
-            r = remove_file(path);
+            r = file_remove(path);
     }
     return r;
 }

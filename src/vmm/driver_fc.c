@@ -45,11 +45,6 @@
 #define DEFAULT_ARGS   "console=ttyS0 reboot=k panic=1"
 #define MEMORY_SCRATCH "memory.unwanted"
 
-static void free_charp(char **p)
-{
-    free(*p);
-}
-
 static const char *const fc_args[] = {"--api-sock", VMM_FILE_API, "--log-path", VMM_FILE_LOG, NULL};
 
 static bool at_least(const struct thaw_version *v, unsigned major, unsigned minor)
@@ -61,12 +56,8 @@ static bool at_least(const struct thaw_version *v, unsigned major, unsigned mino
 
 static int fc_driver_check(const struct vmm_spec *spec, const char *version)
 {
-    struct thaw_features_wanted wanted = {
-        .free_page_reporting = spec->free_page_reporting ? THAW_CHOICE_ON : THAW_CHOICE_OFF,
-        .free_page_hinting = spec->free_page_hinting ? THAW_CHOICE_ON : THAW_CHOICE_OFF,
-    };
     struct thaw_features features;
-    int r = thaw_features_of_version(&features, THAW_VMM_FIRECRACKER, version, &wanted);
+    int r = spec_features(spec, THAW_VMM_FIRECRACKER, version, &features);
 
     if (r < 0)
         return r;
@@ -89,7 +80,7 @@ static int fc_driver_check(const struct vmm_spec *spec, const char *version)
 static int fc_snapshot_format(const struct vmm_spec *spec, const char *program, char **out)
 {
     const char *argv[] = {program, "--snapshot-version", NULL};
-    _cleanup_(free_charp) char *text = NULL;
+    _cleanup_free_ char *text = NULL;
     const char *from;
     int r = program_output(argv, ASK_MS, &text);
 
@@ -172,8 +163,9 @@ static int input_open(const struct vmm *vm)
 
     if (r < 0)
         return r;
-    if (unlink(path) < 0 && errno != ENOENT)
-        return err_origin_errno(-errno, "cannot remove %s", path);
+    r = file_remove(path);
+    if (r < 0)
+        return r;
     if (mkfifo(path, 0600) < 0)
         return err_origin_errno(-errno, "cannot make the FIFO %s", path);
     fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -200,7 +192,7 @@ static int spawn_free(struct vmm *vm, int in, int out)
 /* spawn_jailed() - the jailer becomes Firecracker: it stays the same process */
 static int spawn_jailed(struct vmm *vm, int in, int out)
 {
-    _cleanup_(free_charp) char *program = NULL;
+    _cleanup_free_ char *program = NULL;
     _cleanup_fd_ int log_fd = -1;
     const struct vmm_jail *jail = vm->spec.jail;
     const char *argv[JAIL_MAX_ARGS];
@@ -345,9 +337,7 @@ static int remove_file(const struct vmm *vm, const char *name)
     char path[PATH_MAX];
     int r = vmm_path(vm, name, path, sizeof(path));
 
-    if (r == 0 && unlink(path) < 0 && errno != ENOENT)
-        r = err_origin_errno(-errno, "cannot remove %s", path);
-    return r;
+    return r == 0 ? file_remove(path) : r;
 }
 
 /* drop_file() - the same, where another error has its text already */

@@ -10,6 +10,8 @@
  * and what it answered.
  */
 
+#include <thaw/features.h>
+
 #include "vmm/driver.h"
 
 /** struct vmm - one VM: what is known of it without asking it */
@@ -63,6 +65,10 @@ struct vmm_driver {
 
 /** spec_check() - what holds for every driver and version. Return: 0 or -EINVAL with a text */
 int spec_check(const struct vmm_driver *driver, const struct vmm_spec *spec);
+
+/** spec_features() - does this version have what the spec wants? Return: 0 or a negative errno with a text */
+int spec_features(const struct vmm_spec *spec, enum thaw_vmm vmm, const char *version,
+                  struct thaw_features *out);
 
 /** spec_copy() - with all that it points to. Return: 0 or -ENOMEM (no text); spec_deinit() in either case */
 int spec_copy(struct vmm_spec *to, const struct vmm_spec *from);

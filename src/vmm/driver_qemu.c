@@ -42,11 +42,6 @@
 #define BALLOON_PATH "/machine/peripheral/" QEMU_BALLOON
 #define RAM_PATH     "/objects/" QEMU_RAM
 
-static void free_charp(char **p)
-{
-    free(*p);
-}
-
 /* ---- before there is a VM -------------------------------------------------------------------------------------- */
 
 static bool starts_with(const char *text, const char *with)
@@ -66,10 +61,6 @@ static int check_discards(const struct vmm_spec *spec)
 
 static int qemu_check(const struct vmm_spec *spec, const char *version)
 {
-    const struct thaw_features_wanted wanted = {
-        .free_page_reporting = spec->free_page_reporting ? THAW_CHOICE_ON : THAW_CHOICE_OFF,
-        .free_page_hinting = spec->free_page_hinting ? THAW_CHOICE_ON : THAW_CHOICE_OFF,
-    };
     const char *machine = qemu_machine(spec);
     struct thaw_features features;
 
@@ -85,13 +76,13 @@ static int qemu_check(const struct vmm_spec *spec, const char *version)
         return err_origin(-EINVAL, "accel: '%s' is neither tcg nor kvm", spec->accel);
     if (check_discards(spec) < 0)
         return -EINVAL;
-    return thaw_features_of_version(&features, THAW_VMM_QEMU, version, &wanted);
+    return spec_features(spec, THAW_VMM_QEMU, version, &features);
 }
 
 /* A microvm has no versions of its own: QEMU's own two numbers stand for them. */
 static int micro_format(const struct vmm_spec *spec, char **out)
 {
-    _cleanup_(free_charp) char *version = NULL;
+    _cleanup_free_ char *version = NULL;
     size_t n;
     int r = vmm_program_version(&driver_qemu, spec->program, &version);
 
@@ -108,7 +99,7 @@ static int micro_format(const struct vmm_spec *spec, char **out)
 static int qemu_snapshot_format(const struct vmm_spec *spec, const char *program, char **out)
 {
     const char *argv[] = {program, "-machine", "help", NULL};
-    _cleanup_(free_charp) char *help = NULL;
+    _cleanup_free_ char *help = NULL;
     int r;
 
     if (qemu_machine_is_micro(spec))
@@ -162,8 +153,9 @@ static int qemu_start(struct vmm *vm, bool loads, uint64_t deadline_ns)
     if (r < 0)
         return r;
     /* It would be the RAM with all that is in it. */
-    if (!loads && unlink(path) < 0 && errno != ENOENT)
-        return err_origin_errno(-errno, "cannot remove %s", path);
+    r = loads ? 0 : file_remove(path);
+    if (r < 0)
+        return r;
     r = vmm_spawn(vm, (const char *const *)command.argv, (const char *const *)command.env, -1, -1);
     return r < 0 ? r : connect_qmp(vm, deadline_ns, &qmp);
 }

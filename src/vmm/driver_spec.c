@@ -101,6 +101,17 @@ static const struct vmm_jail *jail_copy(const struct vmm_jail *from, int *r)
     return jail;
 }
 
+int spec_features(const struct vmm_spec *spec, enum thaw_vmm vmm, const char *version,
+                  struct thaw_features *out)
+{
+    const struct thaw_features_wanted wanted = {
+        .free_page_reporting = spec->free_page_reporting ? THAW_CHOICE_ON : THAW_CHOICE_OFF,
+        .free_page_hinting = spec->free_page_hinting ? THAW_CHOICE_ON : THAW_CHOICE_OFF,
+    };
+
+    return thaw_features_of_version(out, vmm, version, &wanted);
+}
+
 int spec_copy(struct vmm_spec *to, const struct vmm_spec *from)
 {
     int r = 0;

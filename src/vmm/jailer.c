@@ -16,15 +16,10 @@
 
 #define OPEN_FOLDER (O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
-static void free_charp(char **p)
-{
-    free(*p);
-}
-
 /* program_file() - the file that the jailer will copy. @out: (give) absolute, without symbolic links */
 static int program_file(const char *program, char **out)
 {
-    _cleanup_(free_charp) char *found = NULL;
+    _cleanup_free_ char *found = NULL;
     int r = program_find(program, &found);
 
     if (r < 0)
@@ -60,9 +55,9 @@ static int make_folders(char *path, size_t n_there)
 
 int jail_root(const struct vmm_jail *jail, const char *program, char **out)
 {
-    _cleanup_(free_charp) char *file = NULL;
-    _cleanup_(free_charp) char *base = NULL;
-    _cleanup_(free_charp) char *root = NULL;
+    _cleanup_free_ char *file = NULL;
+    _cleanup_free_ char *base = NULL;
+    _cleanup_free_ char *root = NULL;
     int r = program_file(program, &file);
 
     if (r < 0)
@@ -146,7 +141,7 @@ int jail_clear(const char *root, const char *program)
     _cleanup_fd_ int dir = open(root, OPEN_FOLDER);
     _cleanup_fd_ int dev = folder_at(dir, "dev");
     _cleanup_fd_ int net = folder_at(dev, "net");
-    _cleanup_(free_charp) char *file = NULL;
+    _cleanup_free_ char *file = NULL;
     char pid_file[NAME_MAX + 1];
     int r = program_file(program, &file);
 

@@ -27,11 +27,6 @@
 
 #define OUTPUT_MAX (64 * KIB)
 
-static void free_charp(char **p)
-{
-    free(*p);
-}
-
 /* ---- which file ------------------------------------------------------------------------------------------------ */
 
 /* may_run() - Return: 0, -ENOENT or -EACCES (no text) */
@@ -239,7 +234,7 @@ int program_output(const char *const *argv, unsigned timeout_ms, char **out)
         .text = {calloc(1, OUTPUT_MAX + 1), calloc(1, OUTPUT_MAX + 1)},
         .deadline_ns = clock_now_ns() + timeout_ms * NS_PER_MS,
     };
-    _cleanup_(free_charp) char *path = NULL;
+    _cleanup_free_ char *path = NULL;
     int status = 0;
     int r;
 
