@@ -246,13 +246,9 @@ static int compare_parents(const void *a, const void *b)
 static int note_parent(struct verify *v, const struct parent *parent)
 {
     char child[IMAGE_ID_TEXT];
-    char *text = strdup(err_text());
 
-    if (!text)
-        return no_memory();
-    (void)err_origin(-EIO, "%s (a parent of image %.12s)", text,
+    (void)err_origin(-EIO, "%s (a parent of image %.12s)", err_text(),
                      image_id_text(parent->child->id, child));
-    free(text);
     return note(v, NO_PACK, v->n_parents);
 }
 
