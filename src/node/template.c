@@ -40,6 +40,7 @@ static const struct record_field fields[] = {
     {.name = "vmm_version", .type = RECORD_TEXT, AT(vmm_version), .max = 128},
     {.name = "snapshot_format", .type = RECORD_TEXT, AT(snapshot_format), .max = 128},
     {.name = "vmm_program", .type = RECORD_TEXT, AT(program), .optional = true},
+    {.name = "vmm_stamp", .type = RECORD_TEXT, AT(stamp), .optional = true},
     {.name = "machine", .type = RECORD_TEXT, AT(machine), .optional = true, .max = 64},
     {.name = "accel", .type = RECORD_TEXT, AT(accel), .optional = true, .max = 64},
     {.name = "cmdline", .type = RECORD_TEXT, AT(cmdline), .optional = true},

@@ -44,6 +44,7 @@ struct template
     char *vmm_version;
     char *snapshot_format;
     char *program; /* NULL: the driver's own name for it */
+    char *stamp;   /* vmm_program_stamp(), of the program that has the version; NULL: it has none */
     char *machine; /* NULL: the VMM has no choice of it */
     char *accel;   /* the same */
     char *cmdline; /* NULL: the driver's own */

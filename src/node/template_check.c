@@ -13,16 +13,27 @@
 
 /* ---- the VMM -------------------------------------------------------------------------------------------------- */
 
+/* is_same_program() - it is the file that the template was built with: what it says of itself is in the record */
+static bool is_same_program(const struct template *t, const struct vmm_driver *driver)
+{
+    _cleanup_free_ char *stamp = NULL;
+
+    return t->stamp && vmm_program_stamp(driver, t->program, &stamp) == 0 && stamp &&
+           strcmp(stamp, t->stamp) == 0;
+}
+
 static int check_vmm(const struct template *t, struct reasons *why_not)
 {
     const struct vmm_driver *driver = vmm_driver_find(template_vmm_words[t->vmm]);
     struct vmm_spec spec = template_spec(t);
-    char *version = NULL;
-    char *format = NULL;
+    _cleanup_free_ char *version = NULL;
+    _cleanup_free_ char *format = NULL;
     int r;
 
     if (!driver)
         return err_origin(-EINVAL, "there is no driver for %s", template_vmm_words[t->vmm]);
+    if (is_same_program(t, driver))
+        return 0;
     r = vmm_program_version(driver, spec.program, &version);
     if (r == 0)
         r = vmm_snapshot_format(driver, &spec, &format);
@@ -30,8 +41,6 @@ static int check_vmm(const struct template *t, struct reasons *why_not)
         reasons_add(why_not, "%s", err_text());
     else
         template_compare_vmm(t, version, format, why_not);
-    free(version);
-    free(format);
     return 0;
 }
 

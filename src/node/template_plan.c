@@ -51,7 +51,10 @@ static int find_features(struct build *b, struct thaw_features *out)
 
     if (r < 0)
         return r;
-    r = vmm_program_version(b->driver, recipe->program, &b->t.vmm_version);
+    /* First the stamp: if the file changes before it is asked, then nobody will find the file of the stamp again. */
+    r = vmm_program_stamp(b->driver, recipe->program, &b->t.stamp);
+    if (r == 0)
+        r = vmm_program_version(b->driver, recipe->program, &b->t.vmm_version);
     if (r == -ENOENT && named && template_recipe_features(recipe, NULL, out) == -EOPNOTSUPP)
         return -EOPNOTSUPP;
     if (r == -ENOENT) /* the text is the one of the wish that was looked at */

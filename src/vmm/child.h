@@ -103,6 +103,15 @@ void log_last_line(const char *path, char *buf, size_t len);
 int program_find(const char *name, char **out);
 
 /**
+ * program_stamp() - which file a program is, such that another file, or another content of it, has another stamp
+ * @out: (give) path, device, inode, bytes and the time of its last change; free() it. NULL if a stamp would say nothing: a
+ *       script's answers come from other files
+ *
+ * Return: 0; as program_find()
+ */
+int program_stamp(const char *name, char **out);
+
+/**
  * program_output() - run a program to its end, for what it prints
  * @argv: (borrow) as in child_spec
  * @out:  (give) what it wrote to stdout, at most 64 KiB, with a NUL behind it; free() it

@@ -98,6 +98,11 @@ int vmm_program_version(const struct vmm_driver *driver, const char *program, ch
     return *out ? 0 : err_origin(-ENOMEM, "no memory for a version");
 }
 
+int vmm_program_stamp(const struct vmm_driver *driver, const char *program, char **out)
+{
+    return program_stamp(program ? program : driver->program, out);
+}
+
 int vmm_snapshot_format(const struct vmm_driver *driver, const struct vmm_spec *spec, char **out)
 {
     return driver->snapshot_format(spec, spec->program ? spec->program : driver->program, out);

@@ -164,6 +164,15 @@ int vmm_driver_check(const struct vmm_driver *driver, const struct vmm_spec *spe
 int vmm_program_version(const struct vmm_driver *driver, const char *program, char **out);
 
 /**
+ * vmm_program_stamp() - program_stamp() of it: while that is the same, so are version and format, and nobody has to ask
+ * @program: NULL: the driver's own name for it
+ * @out:     (give) free() it; NULL: it has to be asked each time
+ *
+ * Return: 0 or a negative errno with a text: -ENOENT if there is no such program
+ */
+int vmm_program_stamp(const struct vmm_driver *driver, const char *program, char **out);
+
+/**
  * vmm_snapshot_format() - the format of the snapshots that this program makes and loads, such as "8.0.0" (Firecracker) or
  * "pc-i440fx-7.2" (QEMU: the machine's versioned name)
  * @out: (give)

@@ -6,6 +6,7 @@
  * does not end in time is killed. Their stderr is taken along for the error's text.
  */
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -99,6 +100,37 @@ int program_find(const char *name, char **out)
         return err_origin_errno(r, "the program %s cannot be run", name);
     *out = make_absolute(found);
     return *out ? 0 : err_origin(-ENOMEM, "no memory for the name of %s", name);
+}
+
+/* is_binary() - ELF(5) */
+static bool is_binary(int fd)
+{
+    char magic[SELFMAG];
+
+    return pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
+           memcmp(magic, ELFMAG, SELFMAG) == 0;
+}
+
+int program_stamp(const char *name, char **out)
+{
+    _cleanup_free_ char *path = NULL;
+    _cleanup_fd_ int fd = -1;
+    struct stat st;
+    int r = program_find(name, &path);
+
+    *out = NULL;
+    if (r < 0)
+        return r;
+    assert(path);
+    fd = open(path, O_RDONLY | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0 || !is_binary(fd))
+        return 0;
+    /* Whoever writes to the file, or puts an older one in its place, changes its inode: that cannot be set back. */
+    if (asprintf(out, "%s %ju:%ju %jd %jd.%09ld", path, (uintmax_t)st.st_dev, (uintmax_t)st.st_ino,
+                 (intmax_t)st.st_size, (intmax_t)st.st_ctim.tv_sec, st.st_ctim.tv_nsec) >= 0)
+        return 0;
+    *out = NULL;
+    return err_origin(-ENOMEM, "no memory for the name of %s", name);
 }
 
 /* ---- what it prints -------------------------------------------------------------------------------------------- */

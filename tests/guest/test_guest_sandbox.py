@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import tempfile
 import time
 
@@ -193,11 +194,28 @@ def test_a_guest_goes_on_when_its_pagers_are_killed_and_is_dead_when_its_vmm_is(
     node.nothing_runs()
 
 
+def test_a_program_that_has_not_changed_is_not_asked_for_its_version(node):
+    thawtest.needs_strace()
+    trace = node.folder / "trace"
+    environment = {**os.environ, "THAW_STORE": str(node.store), **node.environment}
+    # -D: strace lives as long as what it looks at, which is the VM, too.
+    subprocess.run(["strace", "-D", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none", "-o", trace,
+                    *node.argv("run", "guest", "--name", "once")], check=True, stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, env=environment)
+    node.ok("rm", "once", "--force")
+    assert len(starts_of_qemu(trace)) == 1, starts_of_qemu(trace)
+
+
+def starts_of_qemu(trace):
+    """The lines of strace's that say of a QEMU that it was started."""
+    return [line for line in trace.read_text().splitlines() if "/qemu-system-" in line and line.endswith("= 0")]
+
+
 def test_a_template_of_another_machine_or_page_size_is_refused(node):
     record = node.store / "templates/guest/template.json"
     record.chmod(0o600)
     was = json.loads(record.read_text())
-    record.write_text(json.dumps(was | {"snapshot_format": "pc-i440fx-99.1"}))
+    record.write_text(json.dumps(was | {"snapshot_format": "pc-i440fx-99.1", "vmm_stamp": "another program"}))
     assert "pc-i440fx-99.1" in node.fails("run", "guest")
     record.write_text(json.dumps(was | {"hugepages": True, "memory": 1 << 19}))
     assert "pages of 2 MiB" in node.fails("run", "guest")

@@ -475,6 +475,50 @@ static void a_name_with_a_slash_is_not_looked_for_on_path(void **state)
     assert_int_equal(chdir(here), 0);
 }
 
+/* ---- which content a program has ------------------------------------------------------------------------------- */
+
+/* put_program() - Return: @path */
+static const char *put_program(const char *path, const char *content)
+{
+    assert_int_equal(file_replace(path, content, strlen(content)), 0);
+    assert_int_equal(chmod(path, 0755), 0);
+    return path;
+}
+
+/* stamp_of() - "" if it has none. Return: (give) */
+static char *stamp_of(const char *path)
+{
+    char *stamp = NULL;
+
+    assert_int_equal(program_stamp(path, &stamp), 0);
+    return stamp ? stamp : strdup("");
+}
+
+static void another_program_has_another_stamp_and_a_script_has_none(void **state)
+{
+    static const char binary[] = "\177ELF and what is behind it";
+    char *path = strdup(in_folder("program"));
+    char *first = stamp_of(put_program(path, binary));
+    char *again = stamp_of(path);
+    char *other, *script;
+
+    (void)state;
+    assert_string_equal(again, first);
+    assert_non_null(strstr(first, "/program "));
+    /* of the same length */
+    assert_int_equal(rename(put_program(in_folder("new"), binary), path), 0);
+    other = stamp_of(path);
+    assert_string_not_equal(other, first);
+    script = stamp_of(put_program(path, "#!/bin/sh\n"));
+    assert_string_equal(script, "");
+    free(first);
+    free(again);
+    free(other);
+    free(script);
+    assert_int_equal(program_stamp("/nowhere/program", &other), -ENOENT);
+    free(path);
+}
+
 #define IN_FOLDER(fn) cmocka_unit_test_setup_teardown(fn, make_folder, remove_folder)
 
 int main(void)
@@ -494,6 +538,7 @@ int main(void)
         IN_FOLDER(a_log_is_a_new_file_whatever_was_there),
         IN_FOLDER(what_a_program_prints_is_its_stdout_and_its_stderr_tells_why_it_failed),
         IN_FOLDER(a_name_with_a_slash_is_not_looked_for_on_path),
+        IN_FOLDER(another_program_has_another_stamp_and_a_script_has_none),
     };
 
     test_watchdog();
