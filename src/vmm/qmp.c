@@ -52,6 +52,12 @@ static int gone(int neg_errno)
     return err_origin_errno(neg_errno, "cannot talk to QEMU");
 }
 
+/* too_late() - Return: -ETIMEDOUT */
+static int too_late(const char *what)
+{
+    return err_origin(-ETIMEDOUT, "QEMU was asked for %s and did not answer in time", what);
+}
+
 /* wait_ready() - until the socket can be read from or written to. @what: for the text */
 static int wait_ready(const struct qmp *qmp, short events, const char *what)
 {
@@ -63,8 +69,7 @@ static int wait_ready(const struct qmp *qmp, short events, const char *what)
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return gone(-errno);
-    return n > 0 ? 0
-                 : err_origin(-ETIMEDOUT, "QEMU was asked for %s and did not answer in time", what);
+    return n > 0 ? 0 : too_late(what);
 }
 
 /* ---- what QEMU says -------------------------------------------------------------------------------------------- */
@@ -212,8 +217,12 @@ static int read_answer(struct qmp *qmp, const char *command, json_t **out)
         id = json_object_get(message, "id");
         error = json_object_get(message, "error");
         /* A command that QEMU could not even read is answered without its number. */
-        if (!(json_is_integer(id) && json_integer_value(id) == qmp->n_commands) && !(error && !id))
-            continue;
+        if (!(json_is_integer(id) && json_integer_value(id) == qmp->n_commands) &&
+            !(error && !id)) {
+            if (clock_now_ns() < qmp->deadline_ns)
+                continue;
+            return too_late(command); /* one who never stops talking always has something to read */
+        }
         if (error)
             return refused(command, error);
         if (out)

@@ -129,6 +129,24 @@ def test_with_reporting_memory_that_a_guest_frees_comes_back_and_is_zero_in_the_
     file_is_right(node, "a", "/tmp/again")
 
 
+def test_a_guest_on_huge_pages_is_built_paused_and_resumed_and_gives_memory_back(image, make_node):
+    with thawtest.hugepages(GUEST_MIB // 2 + 8), tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
+        node = make_node(build(image, pathlib.Path(folder) / "node", "--free-page-reporting", "on", "--hugepages"))
+        assert json.loads(node.ok("template", "show", "guest", "--json"))["hugepages"] is True
+        node.ok("run", "guest", "--name", "a", "--wait")
+        write_file(node, "a", "/tmp/kept", 4)
+        grown = fill_memory(node, "a")
+        full = node.ps("a")["host_bytes"]
+        node.exec("a", "rm /tmp/big")
+        thawtest.wait_until(lambda: full - node.ps("a")["host_bytes"] >= 0.8 * grown, "memory to come back", SECONDS)
+        node.ok("pause", "a")
+        assert image_pages(node, "sandbox.a.1")["zero"] >= 0.8 * BIG_MIB * 256
+        node.ok("resume", "a", "--wait")
+        file_is_right(node, "a", "/tmp/kept")
+        node.ok("rm", "--force", "a")
+        node.nothing_runs()
+
+
 def test_without_reporting_memory_that_a_guest_frees_does_not_come_back(make_node, template_without_reporting):
     node = make_node(template_without_reporting)
     node.ok("run", "guest", "--name", "a", "--wait")

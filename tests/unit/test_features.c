@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* test_features.c - versions of VMMs, and the rule for optional features (vmm/features.c) */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <thaw/features.h>
 
 #include "testing.h"
+#include "vmm/fc_schema.h"
 
 /* of() - the outcome for Firecracker */
 static int of(struct thaw_features *out, const char *version, enum thaw_choice reporting,
@@ -107,6 +109,28 @@ static void reporting_is_on_unasked_where_firecracker_has_it(void **state)
     }
 }
 
+static void the_table_of_firecracker_s_interface_has_each_feature_since_the_same_version(
+    void **state)
+{
+    const struct fc_field *reporting = fc_field_find(&fc_model_balloon, "free_page_reporting");
+    const struct fc_field *hinting = fc_field_find(&fc_model_balloon, "free_page_hinting");
+
+    (void)state;
+    assert_non_null(reporting);
+    assert_non_null(hinting);
+    for (uint32_t minor = 0; minor < 30; minor++) {
+        const struct thaw_version v = {1, minor, 0};
+        struct thaw_features f;
+        char text[16];
+
+        (void)snprintf(text, sizeof(text), "1.%u.0", minor);
+        assert_int_equal(of(&f, text, THAW_CHOICE_AUTO, THAW_CHOICE_AUTO), 0);
+        assert_int_equal(f.free_page_reporting, fc_since_has(reporting->since, &v));
+        assert_int_equal(of(&f, text, THAW_CHOICE_OFF, THAW_CHOICE_ON),
+                         fc_since_has(hinting->since, &v) ? 0 : -EOPNOTSUPP);
+    }
+}
+
 static void the_default_version_is_the_one_constant(void **state)
 {
     struct thaw_features f;
@@ -184,6 +208,8 @@ int main(void)
         cmocka_unit_test(a_line_end_is_no_part_of_a_version),
         cmocka_unit_test(versions_are_compared_number_by_number),
         cmocka_unit_test(reporting_is_on_unasked_where_firecracker_has_it),
+        cmocka_unit_test(
+            the_table_of_firecracker_s_interface_has_each_feature_since_the_same_version),
         cmocka_unit_test(the_default_version_is_the_one_constant),
         cmocka_unit_test(on_of_a_version_without_it_is_refused_and_names_the_first_that_has_it),
         cmocka_unit_test(a_choice_is_kept_where_the_version_can_do_it),
