@@ -47,6 +47,7 @@ struct template
     char *stamp;   /* vmm_program_stamp(), of the program that has the version; NULL: it has none */
     char *machine; /* NULL: the VMM has no choice of it */
     char *accel;   /* the same */
+    char *cpu;     /* NULL: the driver's own choice */
     char *cmdline; /* NULL: the driver's own */
     unsigned memory_mib;
     unsigned n_vcpus;

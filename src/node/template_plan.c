@@ -84,6 +84,8 @@ static int take_recipe(struct build *b)
     if (r == 0 && qemu)
         r = take(&t->accel, accel);
     if (r == 0)
+        r = take(&t->cpu, recipe->cpu);
+    if (r == 0)
         r = take(&t->cmdline, recipe->cmdline);
     if (r == 0)
         r = take(&t->ready, recipe->ready);

@@ -42,6 +42,7 @@ static const struct record_field fields[] = {
     {.name = "firecracker_version", .type = RECORD_TEXT, AT(firecracker_version), .max = 128},
     {.name = "machine", .type = RECORD_TEXT, AT(machine), .max = 64},
     {.name = "accel", .type = RECORD_TEXT, AT(accel), .max = 64},
+    {.name = "cpu", .type = RECORD_TEXT, AT(cpu), .max = 512},
     {.name = "cmdline", .type = RECORD_TEXT, AT(cmdline), .max = 2048},
     {.name = "vmm_program", .type = RECORD_TEXT, AT(program)},
     {.name = "timeout", .type = RECORD_NUMBER, AT(timeout_s), .min = 1, .max = 3600},
@@ -214,9 +215,11 @@ static int check_vmm(const struct template_recipe *r)
     if (r->vmm == 0)
         return err_origin(-EINVAL, "vmm is missing: expected firecracker or qemu");
     if (template_recipe_vmm(r) == THAW_VMM_FIRECRACKER) {
-        if (r->machine || r->accel)
+        if (r->machine || r->accel || r->cpu)
             return err_origin(-EINVAL, "%s is for qemu, the vmm is firecracker",
-                              r->machine ? "machine" : "accel");
+                              r->machine ? "machine"
+                              : r->accel ? "accel"
+                                         : "cpu");
         return r->firecracker_version ? thaw_version_parse(&version, r->firecracker_version) : 0;
     }
     if (r->firecracker_version)

@@ -40,6 +40,7 @@ struct template_recipe {
     char *firecracker_version; /* what is meant; NULL: what the program says */
     char *machine;
     char *accel;
+    char *cpu;
     char *cmdline;
     char *program;
     unsigned timeout_s; /* for each thing that the guest is waited for */

@@ -92,6 +92,8 @@ struct vmm_jail {
  *              where it is installed
  * @machine:    QEMU: "pc" (NULL), "q35", "microvm"; Firecracker: NULL
  * @accel:      QEMU: "tcg" or "kvm"; NULL: kvm where it can be had. Firecracker: NULL
+ * @cpu:        QEMU: the model of the processor that the guest sees, as -cpu takes it, such as "qemu64" or "EPYC,-svm"; NULL: the
+ *              host's own with kvm, all that can be emulated with tcg. Firecracker: NULL
  * @cmdline:    the kernel's command line; NULL: the driver's own, with the console on the first serial line
  * @has_initrd, @has_rootfs: whether the folder has one; @rootfs_read_only: the guest may not write to it
  * @memory_mib: at least VMM_MEMORY_MIB_MIN; even with @huge_pages
@@ -106,6 +108,7 @@ struct vmm_spec {
     const char *preload;
     const char *machine;
     const char *accel;
+    const char *cpu;
     const char *cmdline;
     bool has_initrd;
     bool has_rootfs;

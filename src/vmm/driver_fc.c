@@ -71,6 +71,9 @@ static int fc_driver_check(const struct vmm_spec *spec, const char *version)
                           spec->machine);
     if (spec->accel)
         return err_origin(-EINVAL, "accel: Firecracker always uses KVM, not '%s'", spec->accel);
+    if (spec->cpu)
+        return err_origin(-EINVAL, "cpu: Firecracker has no models of processors, '%s' is for QEMU",
+                          spec->cpu);
     if (spec->n_vcpus > MAX_VCPUS)
         return err_origin(-EINVAL, "vcpus: %u, Firecracker has at most %u", spec->n_vcpus,
                           MAX_VCPUS);

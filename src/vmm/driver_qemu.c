@@ -74,6 +74,9 @@ static int qemu_check(const struct vmm_spec *spec, const char *version)
         return err_origin(-EINVAL, "machine: '%s' has options", machine);
     if (spec->accel && strcmp(spec->accel, "tcg") != 0 && strcmp(spec->accel, "kvm") != 0)
         return err_origin(-EINVAL, "accel: '%s' is neither tcg nor kvm", spec->accel);
+    if (spec->cpu &&
+        (spec->cpu[0] == '\0' || spec->cpu[0] == '-' || strcmp(spec->cpu, "help") == 0))
+        return err_origin(-EINVAL, "cpu: '%s' is no model of a processor", spec->cpu);
     if (check_discards(spec) < 0)
         return -EINVAL;
     return spec_features(spec, THAW_VMM_QEMU, version, &features);

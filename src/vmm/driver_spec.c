@@ -121,6 +121,7 @@ int spec_copy(struct vmm_spec *to, const struct vmm_spec *from)
     to->preload = copy(from->preload, &r);
     to->machine = copy(from->machine, &r);
     to->accel = copy(from->accel, &r);
+    to->cpu = copy(from->cpu, &r);
     to->cmdline = copy(from->cmdline, &r);
     to->jail = jail_copy(from->jail, &r);
     return r;
@@ -132,6 +133,7 @@ void spec_deinit(struct vmm_spec *spec)
     free_text(spec->preload);
     free_text(spec->machine);
     free_text(spec->accel);
+    free_text(spec->cpu);
     free_text(spec->cmdline);
     jail_free(spec->jail);
 }

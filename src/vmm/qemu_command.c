@@ -101,7 +101,7 @@ static void add_machine(struct qemu_command *c, const struct vmm_spec *spec)
     add(c, "-accel");
     add(c, "%s", kvm ? "kvm" : "tcg,thread=multi");
     add(c, "-cpu"); /* with KVM, "max" cannot be saved */
-    add(c, "%s", kvm ? "host" : "max");
+    add(c, "%s", spec->cpu ? spec->cpu : kvm ? "host" : "max");
     add(c, "-smp");
     add(c, "%u", spec->n_vcpus);
     add(c, "-m");

@@ -283,6 +283,7 @@ def test_what_another_machine_has_saved(vms, frozen):
     (["--machine", "isapc"], "machine: 'isapc' is none of pc"),
     (["--machine", "pc-q35-7.2,usb=on"], "has options"),
     (["--accel", "hvf"], "neither tcg nor kvm"),
+    (["--cpu", "help"], "no model of a processor"),
     (["--hinting"], "hinting"),
     (["--jail-id", "one"], "jail"),
 ])

@@ -29,6 +29,7 @@ enum option_id {
     OPT_PROGRAM = 256,
     OPT_MACHINE,
     OPT_ACCEL,
+    OPT_CPU,
     OPT_PRELOAD,
     OPT_CMDLINE,
     OPT_INITRD,
@@ -53,6 +54,7 @@ static const struct option options[] = {
     {"program", required_argument, NULL, OPT_PROGRAM},
     {"machine", required_argument, NULL, OPT_MACHINE},
     {"accel", required_argument, NULL, OPT_ACCEL},
+    {"cpu", required_argument, NULL, OPT_CPU},
     {"preload", required_argument, NULL, OPT_PRELOAD},
     {"cmdline", required_argument, NULL, OPT_CMDLINE},
     {"initrd", no_argument, NULL, OPT_INITRD},
@@ -118,6 +120,9 @@ static void spec_option(int c, const char *value)
         break;
     case OPT_ACCEL:
         spec.accel = value;
+        break;
+    case OPT_CPU:
+        spec.cpu = value;
         break;
     case OPT_PRELOAD:
         spec.preload = value;

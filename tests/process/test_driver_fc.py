@@ -343,9 +343,8 @@ def test_a_vmm_that_hangs_is_given_up_and_can_be_killed(vms):
 
 @pytest.mark.parametrize("options, version, words", [
     (["--reporting"], "1.13.1", "1.14"), (["--hinting"], "1.13.1", "1.14"), (["--huge"], "1.6.0", "1.7"),
-    (["--machine", "q35"], "1.14.1", "machine"), (["--accel", "kvm"], "1.14.1", "accel"), (["--vcpus", "33"], "1.14.1",
-                                                                                          "vcpus"),
-    ([], "1.0.0", "1.1"), ([], "new", "version")])
+    (["--machine", "q35"], "1.14.1", "machine"), (["--accel", "kvm"], "1.14.1", "accel"), (["--cpu", "host"], "1.14.1", "cpu"),
+    (["--vcpus", "33"], "1.14.1", "vcpus"), ([], "1.0.0", "1.1"), ([], "new", "version")])
 def test_what_cannot_be_is_said_before_anything_starts(vms, options, version, words):
     assert words in vms(*options).fails("check", version)
 

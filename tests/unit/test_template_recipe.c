@@ -158,6 +158,10 @@ static void what_is_for_one_vmm_is_refused_for_the_other(void **state)
     set("vmm", "firecracker");
     set("accel", "kvm");
     wrong("accel is for qemu");
+    free(recipe.accel);
+    recipe.accel = NULL;
+    set("cpu", "qemu64");
+    wrong("cpu is for qemu");
     set("vmm", "qemu");
     assert_int_equal(template_recipe_check(&recipe), 0);
     set("accel", "xen");

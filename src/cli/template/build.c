@@ -49,6 +49,8 @@ static const char help[] =
     "      --vmm-program FILE          the VMM (firecracker, qemu-system-x86_64)\n"
     "      --machine pc|q35|microvm    of QEMU (pc)\n"
     "      --accel tcg|kvm             of QEMU (kvm where it can be had)\n"
+    "      --cpu MODEL                 of QEMU: the processor that the guest sees (the host's own\n"
+    "                                  with kvm, else all that can be emulated)\n"
     "      --timeout SECS              for each thing that is waited for (120)\n"
     "      --record-seconds SECS       how long it is watched when restored, without a shell (5)\n"
     "      --recipe FILE               all this from a JSON file, thaw-template(5)\n"
@@ -83,6 +85,7 @@ static const struct option options[] = {
     {"vmm-program", required_argument, NULL, OPT_FIELD},
     {"machine", required_argument, NULL, OPT_FIELD},
     {"accel", required_argument, NULL, OPT_FIELD},
+    {"cpu", required_argument, NULL, OPT_FIELD},
     {"timeout", required_argument, NULL, OPT_FIELD},
     {"record-seconds", required_argument, NULL, OPT_FIELD},
     {"recipe", required_argument, NULL, OPT_RECIPE},

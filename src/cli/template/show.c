@@ -57,7 +57,8 @@ static void print_text(const struct template *t)
     (void)printf("%-20s %s %s%s%s\n", "VMM", template_vmm_words[t->vmm], t->vmm_version,
                  t->program ? ", " : "", t->program ? t->program : "");
     if (t->machine)
-        (void)printf("%-20s %s, %s\n", "machine", t->machine, t->accel ? t->accel : "-");
+        (void)printf("%-20s %s, %s%s%s\n", "machine", t->machine, t->accel ? t->accel : "-",
+                     t->cpu ? ", " : "", t->cpu ? t->cpu : "");
     (void)printf("%-20s %s\n", "snapshot format", t->snapshot_format);
     print_guest(t);
     print_feature("free page reporting", &t->free_page_reporting);
