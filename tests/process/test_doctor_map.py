@@ -387,7 +387,15 @@ def test_a_real_pagers_picture_agrees_with_its_statistics(lab):
     pager = lab.serve(memory, "--track", "wp", "--fault-around", "0")
     vmm = lab.start_vmm(pager, memory, "seq:end=700", "stamp:first=100,end=164", "pause", "verify")
     vmm.wait_line("paused")
-    text = thaw("map", pager.pid, "--state", lab.state_dir).stdout
+    # The kernel's answer wakes the guest, and what it means is written down after that: the last page may come a moment later.
+    texts = []
+
+    def all_is_written():
+        texts.append(thaw("map", pager.pid, "--state", lab.state_dir).stdout)
+        return counts(texts[-1])["DIRTY"] >= 64
+
+    thawtest.wait_until(all_is_written, "the picture of 64 written pages")
+    text = texts[-1]
     before = counts(text)
     assert f"Guest memory of process {vmm.pid}" in text and "writes tracked" in text
     assert before["DIRTY"] == 64
