@@ -5,6 +5,7 @@
 The VMM is the strict stand-in for Firecracker (tests/lib/fc_standin.py).
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -32,9 +33,23 @@ def node():
         made.close()
 
 
-def build(node, *options, name="small"):
-    """The command line of a build."""
-    return ["template", "build", name, "--vmm", "firecracker", "--kernel", node.kernel, "--memory", 32, *options]
+def build(node, *options, name="small", reporting="off"):
+    """The command line of a build. reporting: with it, some seconds are waited for what the guest reports; None: not said."""
+    said = ["--free-page-reporting", reporting] if reporting else []
+    return ["template", "build", name, "--vmm", "firecracker", "--kernel", node.kernel, "--memory", 32, *said, *options]
+
+
+@contextlib.contextmanager
+def being_built(node):
+    """A build that waits for its guest for ever. Its VMM answers: before, only short-lived probes may have run."""
+    environment = {**os.environ, "THAW_STORE": str(node.store), **node.environment}
+    with subprocess.Popen(node.argv(*build(node, "--ready", "never-said")), env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            thawtest.wait_until(lambda: list(node.store.glob("templates/.small.*/boot/api.sock")), "a VMM")
+            yield process
+        finally:
+            process.kill()
 
 
 def show(node, name="small"):
@@ -67,9 +82,8 @@ def test_a_template_is_built_shown_listed_checked_and_removed(node):
     ("1.13.1", None, False), ("1.14.0", None, True), ("1.16.1", None, True),
     ("1.14.1", "off", False), ("1.14.1", "on", True), ("1.13.1", "off", False)])
 def test_what_was_chosen_of_reporting_is_what_the_sandbox_has(node, version, choice, on):
-    options = ["--free-page-reporting", choice] if choice else []
     node.environment["FC_STANDIN_VERSION"] = version
-    node.ok(*build(node, *options))
+    node.ok(*build(node, reporting=choice))
     assert show(node)["free_page_reporting"] == {"asked": choice or "auto", "on": on}
     node.ok("run", "small", "--name", "a")
     assert node.ps("a")["balloon"]["free_page_reporting"] is on
@@ -78,14 +92,14 @@ def test_what_was_chosen_of_reporting_is_what_the_sandbox_has(node, version, cho
 
 def test_on_for_a_version_without_it_is_refused_before_anything_is_made(node):
     node.environment["FC_STANDIN_VERSION"] = "1.13.1"
-    line = node.fails(*build(node, "--free-page-reporting", "on"))
+    line = node.fails(*build(node, reporting="on"))
     assert "Firecracker 1.13.1 has no free page reporting: expected 1.14.0 or newer" in line
     assert not node.store.exists()
 
 
 def test_the_version_that_is_meant_is_enough_to_refuse(node):
-    line = node.fails(*build(node, "--free-page-reporting", "on", "--firecracker-version", "v1.13.1_abcdef1",
-                             "--vmm-program", "/nowhere/firecracker"))
+    line = node.fails(*build(node, "--firecracker-version", "v1.13.1_abcdef1", "--vmm-program", "/nowhere/firecracker",
+                             reporting="on"))
     assert "1.13.1" in line and "1.14.0" in line
 
 
@@ -159,23 +173,14 @@ def test_a_name_that_is_there_is_refused_and_stays(node):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_build_that_is_stopped_leaves_nothing(node, number):
-    environment = {**os.environ, "THAW_STORE": str(node.store), **node.environment}
-    with subprocess.Popen(node.argv(*build(node, "--ready", "never-said")), env=environment, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            thawtest.wait_until(node.processes, "a VMM")
-            process.send_signal(number)
-            assert process.wait(thawtest.DEADLINE) != 0
-        finally:
-            process.kill()
+    with being_built(node) as process:
+        process.send_signal(number)
+        assert process.wait(thawtest.DEADLINE) != 0
     nothing_is_left(node)
 
 
 def test_what_a_killed_build_has_left_is_removed_by_the_next_one(node):
-    environment = {**os.environ, "THAW_STORE": str(node.store), **node.environment}
-    with subprocess.Popen(node.argv(*build(node, "--ready", "never-said")), env=environment, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        thawtest.wait_until(node.processes, "a VMM")
+    with being_built(node) as process:
         process.kill()
     assert node.processes()
     node.ok(*build(node, name="other"))
