@@ -21,7 +21,6 @@ pagers with `--confine off`.
 
 import contextlib
 import ctypes
-import fcntl
 import functools
 import json
 import mmap
@@ -38,12 +37,13 @@ import time
 
 import pytest
 
+from hugepool import hugepages  # noqa: F401  (a test's name for it is thawtest.hugepages)
+
 # Seconds; for anything that normally takes milliseconds. Tests of mistakes (tests/mutation) wait for what never comes.
 DEADLINE = float(os.environ.get("THAW_TEST_DEADLINE", "20"))
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PAGE_BYTES = {"4K": 4096, "2M": 2 << 20}
 INBOX_MESSAGES = 4096 // 32  # how many one read(2) gives the pager: BLOCK_INBOX_BYTES of struct uffd_msg
-HUGE = pathlib.Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -125,6 +125,22 @@ def on_terminal(argv, columns, lines):
         os.close(master)
         if slave >= 0:
             os.close(slave)
+
+
+def families(pids):
+    """For each process, it and all that descend from it."""
+    children = {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+
+    def family(pid):
+        return [pid] + [one for child in children.get(pid, []) for one in family(child)]
+
+    return [family(pid) for pid in pids]
 
 
 def private_kib(pid, *without, sharers=1):
@@ -346,30 +362,6 @@ def drop_cache(path):
         os.close(fd)
     if cached_pages(path) > 0:
         pytest.skip(f"cannot drop {path} from the page cache here")
-
-
-def _change_hugepages(delta):
-    """Add to the pool of 2 MiB pages. Return: by how much it changed."""
-    pool = HUGE / "nr_hugepages"
-    with open(pool, encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # other tests do the same at the same time
-        before = int(pool.read_text())
-        pool.write_text(str(max(0, before + delta)))
-        return int(pool.read_text()) - before
-
-
-@contextlib.contextmanager
-def hugepages(count):
-    """Have `count` more 2 MiB pages for a while; skips, in one line, where they cannot be had."""
-    if not os.access(HUGE / "nr_hugepages", os.W_OK):
-        pytest.skip("cannot reserve huge pages: " + str(HUGE / "nr_hugepages") + " is not writable")
-    got = _change_hugepages(count)
-    try:
-        if got < count:
-            pytest.skip(f"cannot reserve {count} huge pages: the kernel gave {got}")
-        yield
-    finally:
-        _change_hugepages(-got)
 
 
 class Lab:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-No memory for the guest's pages: it is waited for, then the VM is stopped. Runs alone: huge pages are the host's.
+No memory for the guest's pages: it is waited for, then the VM is stopped. Huge pages are the host's: no other test has any meanwhile.
 
 Linux (measured on 6.18) answers UFFDIO_COPY into a huge page for which there is no memory with EEXIST as well as
 with ENOMEM: a pager that takes EEXIST for "the page is there" ends up with zeroes in it.
@@ -11,19 +11,22 @@ import time
 
 import pytest
 
+import hugepool
 import thawtest
 from thawtest import check_stats, let_go, wait_until
 
 LIMIT_SECONDS = 10  # how long thaw waits for memory
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def only_thaw():
     """These tests are about thaw itself, and about a pool that nobody else takes from."""
     if thawtest.reference():
         pytest.skip("about thaw serve, not about the reference pager")
-    if int((thawtest.HUGE / "nr_hugepages").read_text()) > 0:
-        pytest.skip("other processes on this host have huge pages")
+    with hugepool.no_hugepages():
+        if int((hugepool.HUGE / "nr_hugepages").read_text()) > 0:
+            pytest.skip("other processes on this host have huge pages")
+        yield
 
 
 def starve(lab, memory):
@@ -46,10 +49,10 @@ def starve(lab, memory):
 
 def test_a_page_waits_for_memory_and_comes_when_there_is_some(lab):
     memory = lab.memory("16M", seed=9, dense=True)
-    with thawtest.hugepages(3):
+    with hugepool.more_hugepages(3):
         pager, vmm = starve(lab, memory)
         assert vmm.running()
-        with thawtest.hugepages(8):
+        with hugepool.more_hugepages(8):
             result = lab.finish_vmm(vmm)
             pager.expect_exit(0)
     stats = pager.stats()
@@ -59,7 +62,7 @@ def test_a_page_waits_for_memory_and_comes_when_there_is_some(lab):
 
 def test_a_vm_for_which_there_is_no_memory_is_stopped_and_never_sees_zeroes(lab):
     memory = lab.memory("16M", seed=9, dense=True)
-    with thawtest.hugepages(3):
+    with hugepool.more_hugepages(3):
         before = time.monotonic()
         pager, vmm = starve(lab, memory)
         assert vmm.wait(LIMIT_SECONDS + 10) == -signal.SIGKILL

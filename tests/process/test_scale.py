@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """
-Many pagers on one host, and pagers with nothing to do.
+Many pagers on one host.
 
 Memory is what /proc/PID/smaps calls private, mappings of the memory file left out (they are the page cache's), and the
 page tables; what a supervisor and its child share counts once. What was measured is printed and put into the test's
@@ -8,21 +8,16 @@ record. THAW_TEST_PAGERS changes how many pagers there are.
 """
 
 import os
-import pathlib
-import re
-import subprocess
 import time
 
 import pytest
 
 import thawtest
-from thawtest import check_stats, let_go, private_kib, wait_until
+from thawtest import check_stats, families, let_go, private_kib, wait_until
 
 SANITIZER = os.environ.get("THAW_SANITIZER")
 PAGERS = int(os.environ.get("THAW_TEST_PAGERS", "0")) or (20 if SANITIZER else 200)
 LIMIT_KIB = 2048  # for each process
-IDLE_SECONDS = 2.0
-EXACT = ["--fault-around", "0"]
 
 
 @pytest.fixture(autouse=True)
@@ -30,107 +25,6 @@ def only_thaw():
     """These tests are about thaw itself."""
     if thawtest.reference():
         pytest.skip("about thaw serve, not about the reference pager")
-
-
-def ways():
-    """Arguments for each way to run: alone, and under a supervisor where this thaw has one."""
-    alone, supervised = pytest.param([], id="alone"), pytest.param(["--supervise"], id="supervised")
-    thaw = os.environ.get("THAW")
-    if not thaw:
-        return [alone]
-    text = subprocess.run([thaw, "serve", "--help"], check=True, capture_output=True, text=True, timeout=10).stdout
-    return [alone, supervised] if "--supervise" in text else [alone]
-
-
-def families(pids):
-    """For each process, it and all that descend from it."""
-    children = {}
-    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended
-        children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-
-    def family(pid):
-        return [pid] + [one for child in children.get(pid, []) for one in family(child)]
-
-    return [family(pid) for pid in pids]
-
-
-# ---- nothing to do ----
-
-
-@pytest.fixture
-def quiet():
-    """Nothing but thaw itself runs in the pager's process."""
-    if SANITIZER == "thread":
-        pytest.skip("ThreadSanitizer has a thread of its own, which is never idle")
-
-
-def activity(pids):
-    """All threads of these processes: processor time (clock ticks, and nanoseconds), and switches."""
-    seen = {}
-    for pid in pids:
-        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-            times = (task / "stat").read_text().rpartition(")")[2].split()[11:13]
-            switches = re.findall(r"ctxt_switches:\s+(\d+)", (task / "status").read_text())
-            on_cpu = (task / "schedstat").read_text().split()[0] if (task / "schedstat").exists() else None
-            seen[pid, task.name] = (times, switches, on_cpu)
-    return seen
-
-
-def expect_idle(pid):
-    """No thread of this process, or of its children, runs at all."""
-    pids = families([pid])[0]
-    last = [activity(pids)]
-
-    def settled():
-        time.sleep(0.1)
-        before, last[0] = last[0], activity(pids)
-        return before == last[0]
-
-    wait_until(settled, "the end of what there was to do")
-    time.sleep(IDLE_SECONDS)  # this is what is measured
-    after = activity(pids)
-    assert len(after) >= 5, "the pager's thread and its workers"
-    assert after == last[0]
-
-
-@pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize("way", ways())
-@pytest.mark.parametrize("steps", [["seq"], ["discard", "balloon:n=300"], ["churn:threads=6,end=200", "seq"]],
-                         ids=["faults", "discards", "retries"])
-def test_a_pager_with_nothing_to_do_uses_no_processor_time(lab, steps, way):
-    memory = lab.memory("8M", seed=5)
-    pager = lab.serve(memory, *EXACT, *way)
-    vmm = lab.start_vmm(pager, memory, *steps, "pause")
-    if "flooding" in wait_until(lambda: vmm.out, "its first line"):
-        vmm.wait_line("served")
-        let_go(vmm)
-    vmm.wait_line("paused")
-    expect_idle(pager.pid)
-    let_go(vmm)
-    lab.finish_vmm(vmm)
-    pager.expect_exit(0)
-
-
-@pytest.mark.usefixtures("quiet")
-@pytest.mark.parametrize("way", ways())
-def test_a_pager_that_fetched_uses_no_processor_time_afterwards(lab, way):
-    memory = lab.own_memory("8M", seed=5, dense=True, where="disk")
-    thawtest.drop_cache(memory.path)
-    pager = lab.serve(memory, *way)
-    vmm = lab.start_vmm(pager, memory, "shuffle:threads=8", "pause")
-    vmm.wait_line("paused")
-    assert pager.ask_stats()["counters"]["fetches"] > 0
-    expect_idle(pager.pid)
-    let_go(vmm)
-    lab.finish_vmm(vmm)
-    pager.expect_exit(0)
-
-
-# ---- many ----
 
 
 class Crowd:
@@ -205,7 +99,7 @@ def restore_many(lab, capsys, record_property, memories, *args):
     report(capsys, record_property, crowd, seconds, results)
 
 
-@pytest.mark.parametrize("way", ways())
+@pytest.mark.parametrize("way", [[], ["--supervise"]], ids=["alone", "supervised"])
 def test_many_vms_are_restored_at_once_from_one_file(lab, capsys, record_property, way):
     restore_many(lab, capsys, record_property, [lab.memory("256M", seed=20)], *way)
 

@@ -5,7 +5,7 @@ Waking is made cheap while a guest faults, and nothing is done for it when none 
 How cheap is for `thaw bench fault --wakeups` to say; here it is seen that it is done, and that it ends. That idle processors
 are kept awake is what the kernel itself says: /dev/cpu_dma_latency has the value that holds for the host. Others may hold
 it as well, so what was our doing is told apart by the counters. What a pager with nothing to do costs is measured in
-test_scale.py, with all of this on, as it is by default.
+test_idle.py, with all of this on, as it is by default.
 """
 
 import os
