@@ -95,7 +95,8 @@ run_tests()
     export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}
     export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
     export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
-    run meson test -C $dir --no-rebuild --logbase "$log" --print-errorlogs "${chosen[@]}"
+    # One more than there are processors: many tests wait for most of their time.
+    run meson test -C $dir --no-rebuild --num-processes $(($(nproc) + 1)) --logbase "$log" --print-errorlogs "${chosen[@]}"
 }
 
 case $task in
