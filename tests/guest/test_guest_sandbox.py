@@ -206,7 +206,7 @@ def test_a_guest_goes_on_when_its_pagers_are_killed_and_is_dead_when_its_vmm_is(
     os.kill(pager, signal.SIGKILL)
     thawtest.wait_until(lambda: not {supervisor, pager} & set(node.processes()), "the ends of the pagers")
     file_is_right(node, "a", "/tmp/kept")
-    os.kill(node.pid("a"), signal.SIGKILL)
+    sandboxlib.kill(node.pid("a"))
     thawtest.wait_until(lambda: node.ps("a")["state"] == "dead", "the end to be noticed")
     assert "killed by signal 9" in node.ps("a")["end"]
     node.nothing_runs()

@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import pathlib
+import select
 import shutil
 import signal
 import subprocess
@@ -37,6 +38,16 @@ def processes_in(folder):
             if cwd == str(folder) or cwd.startswith(f"{folder}/"):
                 found[int(entry)] = pathlib.Path(f"/proc/{entry}/comm").read_text().strip()
     return found
+
+
+def kill(pid):
+    """Until all of its threads have ended: the first one can be a zombie before that."""
+    fd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        thawtest.wait_until(lambda: select.select([fd], [], [], 0)[0], f"the end of process {pid}")
+    finally:
+        os.close(fd)
 
 
 class Node:

@@ -8,7 +8,6 @@ Real guests are in tests/guest/test_sandbox.py; command lines that are killed in
 import json
 import os
 import pathlib
-import select
 import signal
 import tempfile
 import time
@@ -17,7 +16,7 @@ import pytest
 
 import sandboxlib
 import thawtest
-from sandboxlib import everything_is_right
+from sandboxlib import everything_is_right, kill
 
 MIB = 1 << 20
 
@@ -41,16 +40,6 @@ def node(lab, template):  # pylint: disable=unused-argument
     finally:
         one.close()
         one.folder.parent.rmdir()
-
-
-def kill(pid):
-    """Until all of its threads have ended: the first one can be a zombie before that."""
-    fd = os.pidfd_open(pid)
-    try:
-        os.kill(pid, signal.SIGKILL)
-        thawtest.wait_until(lambda: select.select([fd], [], [], 0)[0], f"the end of process {pid}")
-    finally:
-        os.close(fd)
 
 
 def is_alive(pid):
