@@ -85,18 +85,21 @@ run_tests()
 {
     local suite log=check
     local -a chosen=()
+    local processes=$(($(nproc) + 1)) # many tests wait for most of their time
     [ $# -gt 0 ] || set -- "${suites[@]}"
     for suite in "$@"; do
         chosen+=(--suite "$suite")
         log+=-$suite
+        case $suite in
+        fuzz | stress) processes=$(nproc) ;; # busy for a given time: a processor each
+        esac
     done
     # For tests that cannot run in a sanitized process, or would take too long there.
     export THAW_SANITIZER=$sanitizer
     export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}
     export UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1:print_stacktrace=1}
     export TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1:second_deadlock_stack=1}
-    # One more than there are processors: many tests wait for most of their time.
-    run meson test -C $dir --no-rebuild --num-processes $(($(nproc) + 1)) --logbase "$log" --print-errorlogs "${chosen[@]}"
+    run meson test -C $dir --no-rebuild --num-processes "$processes" --logbase "$log" --print-errorlogs "${chosen[@]}"
 }
 
 case $task in
