@@ -74,6 +74,9 @@ static bool look_at_instance(struct sandbox_view *v, struct sandbox *s, unsigned
         v->pager_pid = in.pager.pid;
         look_at_memory(v);
         look_at_pages(v, in.state_path);
+        if (s->origin.vsock &&
+            tree_path(v->vsock, sizeof(v->vsock), vmm_root(in.vmm), VMM_FILE_VSOCK) < 0)
+            keep_trouble(v);
         if (may_ask)
             lives = ask_for_balloon(v, in.vmm, answer_ms);
     }

@@ -35,6 +35,7 @@ struct sandbox_view {
     uint64_t pages[N_PAGE_STATES]; /* in each state, as the pager has them */
     enum sandbox_answer answer;
     struct vmm_balloon balloon;
+    char vsock[4096]; /* the socket that leads to the guest's ports; "": there is none */
 };
 
 /**

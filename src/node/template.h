@@ -24,6 +24,7 @@
 
 #define TEMPLATE_MEMORY_MIB_MAX 1048576u
 #define TEMPLATE_VCPUS_MAX      32u
+#define TEMPLATE_PORT_MAX       4294967294u /* vsock(7): the last one means any */
 #define TEMPLATE_LOCK_MS        5000u
 
 /* Words of records and options, in the order of enum thaw_vmm and enum thaw_choice */
@@ -60,6 +61,8 @@ struct template
     char *ready;     /* NULL: it was ready when its shell answered */
     char *start_cmd; /* NULL: none */
     bool has_shell;  /* at the serial console */
+    bool vsock;
+    unsigned ready_vsock; /* the port at which somebody listens when it is ready; 0: none */
     char *devices;   /* words, with a blank between them */
     char *image;     /* its id, in digits */
     uint64_t image_bytes;

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/procfs.h"
+#include "node/answer.h"
 #include "node/template_build_private.h"
 
 #define PROBE_MS     5000u /* for a shell that nobody has asked for */
@@ -34,9 +35,11 @@ static int wait_ready(struct build *b)
 
     if (b->t.ready)
         r = console_wait_text(b->vm, b->t.ready, &wait);
+    if (r == 0 && b->t.ready_vsock > 0)
+        r = answer_wait_port(b->vm, b->t.ready_vsock, &wait);
     if (r < 0 || !b->t.has_shell)
         return r;
-    if (!b->t.ready || b->t.start_cmd)
+    if ((!b->t.ready && b->t.ready_vsock == 0) || b->t.start_cmd)
         return console_wait_shell(b->vm, &wait);
     r = console_wait_shell(b->vm, &probe);
     b->t.has_shell = r == 0;

@@ -62,6 +62,15 @@ static int find_features(struct build *b, struct thaw_features *out)
     return r == 0 ? template_recipe_features(recipe, b->t.vmm_version, out) : r;
 }
 
+static int take_devices(struct template *t)
+{
+    if (asprintf(&t->devices, "serial balloon%s%s", t->has_rootfs ? " disk" : "",
+                 t->vsock ? " vsock" : "") >= 0)
+        return 0;
+    t->devices = NULL;
+    return err_origin_errno(-ENOMEM, "cannot plan a template");
+}
+
 /* take_recipe() - what is as the user has said it */
 static int take_recipe(struct build *b)
 {
@@ -78,6 +87,8 @@ static int take_recipe(struct build *b)
     t->has_rootfs = recipe->rootfs != NULL;
     t->rootfs_read_only = recipe->rootfs_read_only;
     t->has_shell = !recipe->no_shell;
+    t->vsock = recipe->vsock || recipe->ready_vsock > 0;
+    t->ready_vsock = recipe->ready_vsock;
     t->built_s = clock_wall_ns() / NS_PER_S;
     if (r == 0 && qemu)
         r = take(&t->machine, recipe->machine ? recipe->machine : "pc");
@@ -92,7 +103,7 @@ static int take_recipe(struct build *b)
     if (r == 0)
         r = take(&t->start_cmd, recipe->start_cmd);
     if (r == 0)
-        r = take(&t->devices, t->has_rootfs ? "serial balloon disk" : "serial balloon");
+        r = take_devices(t);
     return r;
 }
 

@@ -29,6 +29,12 @@ static const struct record_field fields[] = {
     {.name = "vcpus", .type = RECORD_NUMBER, AT(n_vcpus), .min = 1, .max = TEMPLATE_VCPUS_MAX},
     {.name = "hugepages", .type = RECORD_FLAG, AT(huge_pages)},
     {.name = "ready", .type = RECORD_TEXT, AT(ready), .max = RECIPE_READY_MAX},
+    {.name = "ready_vsock",
+     .type = RECORD_NUMBER,
+     AT(ready_vsock),
+     .min = 1,
+     .max = TEMPLATE_PORT_MAX},
+    {.name = "vsock", .type = RECORD_FLAG, AT(vsock)},
     {.name = "start_cmd", .type = RECORD_TEXT, AT(start_cmd), .max = RECIPE_START_CMD_MAX},
     {.name = "no_shell", .type = RECORD_FLAG, AT(no_shell)},
     {.name = "free_page_reporting",
@@ -222,8 +228,11 @@ static int check_vmm(const struct template_recipe *r)
                                          : "cpu");
         return r->firecracker_version ? thaw_version_parse(&version, r->firecracker_version) : 0;
     }
-    if (r->firecracker_version)
-        return err_origin(-EINVAL, "firecracker_version is for firecracker, the vmm is qemu");
+    if (r->firecracker_version || r->vsock || r->ready_vsock > 0)
+        return err_origin(-EINVAL, "%s is for firecracker, the vmm is qemu",
+                          r->firecracker_version ? "firecracker_version"
+                          : r->vsock             ? "vsock"
+                                                 : "ready_vsock");
     rc = check_word("machine", r->machine, machine_words);
     return rc == 0 ? check_word("accel", r->accel, accel_words) : rc;
 }
@@ -241,8 +250,9 @@ static int check_guest(const struct template_recipe *r)
         return err_origin(-EINVAL, "ready is empty: expected a part of what the guest writes");
     if (r->no_shell && r->start_cmd)
         return err_origin(-EINVAL, "start_cmd needs a shell, and no_shell is set");
-    if (r->no_shell && !r->ready)
-        return err_origin(-EINVAL, "ready is missing: without a shell the guest must write it");
+    if (r->no_shell && !r->ready && r->ready_vsock == 0)
+        return err_origin(-EINVAL, "ready is missing: without a shell the guest must write it, or "
+                                   "listen at ready_vsock");
     return 0;
 }
 

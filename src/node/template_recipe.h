@@ -33,6 +33,8 @@ struct template_recipe {
     bool huge_pages;
     char *
         ready; /* what the guest writes to its console when it is; NULL: it is when a shell answers there */
+    unsigned ready_vsock;         /* a vsock port at which somebody listens when it is; 0: none */
+    bool vsock;                   /* it has one, even if nobody is waited for there */
     char *start_cmd;              /* typed at the console then, and waited for */
     bool no_shell;                /* nothing is typed at the console */
     unsigned free_page_reporting; /* enum thaw_choice */

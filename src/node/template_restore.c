@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "image/workingset.h"
+#include "node/answer.h"
 #include "node/instance.h"
 #include "node/state_copy.h"
 #include "node/template_build_private.h"
@@ -46,12 +47,12 @@ static int make_folder(const struct build *b, const char *folder)
 
 /* ---- a record ------------------------------------------------------------------------------------------------- */
 
-/* ask() - the guest answers a command */
+/* ask() - the guest answers */
 static int ask(struct build *b, struct vmm *vm)
 {
     const struct console_wait wait = build_wait(b, b->timeout_ms);
 
-    return console_wait_shell(vm, &wait);
+    return answer_wait(answer_ways(&b->t), vm, &wait);
 }
 
 /* tell_pager() - the record ends here */
@@ -86,7 +87,7 @@ static int record(struct build *b, const struct instance *in, const char *path)
 {
     int r = 0;
 
-    if (!b->t.has_shell)
+    if (!answer_can(answer_ways(&b->t)))
         return wait_written(b, in, path, b->recipe->record_s * 1000 + WRITTEN_MS);
     r = ask(b, in->vmm);
     if (r == 0)
@@ -115,7 +116,7 @@ static int record_once(struct build *b, const char *path)
     struct instance_spec serve = {
         .image = BUILD_IMAGE,
         .record = path,
-        .record_seconds = b->t.has_shell ? 0 : b->recipe->record_s,
+        .record_seconds = answer_can(answer_ways(&b->t)) ? 0 : b->recipe->record_s,
         .no_prefetch = true,
     };
     struct instance in = {0};

@@ -365,7 +365,7 @@ static int remove_stale(const struct vmm *vm)
 {
     static const char *const in_folder[] = {VMM_FILE_LOG, VMM_FILE_CONSOLE, VMM_FILE_PID,
                                             VMM_FILE_EXIT};
-    static const char *const in_root[] = {VMM_FILE_API, VMM_FILE_SERIAL};
+    static const char *const in_root[] = {VMM_FILE_API, VMM_FILE_SERIAL, VMM_FILE_VSOCK};
     char path[PATH_MAX];
     int r = 0;
 

@@ -17,6 +17,7 @@
  *     memory                   the guest's memory as a raw file: made by snapshot at the caller's wish
  *     uffd.sock                where the VM's pager listens, when its memory comes from one
  *     api.sock, serial.sock    the VMM's own sockets
+ *     vsock.sock               the way to the guest's ports, if it has a vsock (vmm_vsock_connect())
  *
  * In the VM's folder, which without a jail is the same one:
  *     serial.in                where the guest's input is put, if the VMM has no socket for it
@@ -52,6 +53,7 @@
 #define VMM_FILE_UFFD      "uffd.sock"
 #define VMM_FILE_API       "api.sock"
 #define VMM_FILE_SERIAL    "serial.sock"
+#define VMM_FILE_VSOCK     "vsock.sock"
 #define VMM_FILE_SERIAL_IN "serial.in"
 #define VMM_FILE_CONSOLE   "console.log"
 #define VMM_FILE_LOG       "vmm.log"
@@ -59,6 +61,7 @@
 #define VMM_FILE_EXIT      "exit"
 
 #define VMM_MEMORY_MIB_MIN 32u
+#define VMM_VSOCK_CID      3u /* the first that is free; each Firecracker has all numbers for itself */
 
 /**
  * struct vmm_jail - run the VMM through Firecracker's jailer
@@ -100,6 +103,7 @@ struct vmm_jail {
  * @huge_pages: the guest's memory is in pages of 2 MiB
  * @memory_from_file: a snapshot is loaded with its memory mapped from the file `memory`, privately, and without a pager: the VMM's
  *              own way, to compare with. QEMU: not with @free_page_reporting, no balloon, and it cannot be saved (decision 20)
+ * @vsock:      the guest has a vsock; its number there is VMM_VSOCK_CID. Firecracker only: with QEMU it is a number on the whole host
  * @free_page_reporting, @free_page_hinting: what the balloon, which every VM has, is told to offer
  * @jail:       (borrow) NULL: none. Firecracker only
  */
@@ -117,6 +121,7 @@ struct vmm_spec {
     unsigned n_vcpus;
     bool huge_pages;
     bool memory_from_file;
+    bool vsock;
     bool free_page_reporting;
     bool free_page_hinting;
     const struct vmm_jail *jail;
@@ -266,6 +271,14 @@ int vmm_hint(struct vmm *vm, unsigned timeout_ms);
  * What the guest writes goes to `console.log`, whoever listens. Return: 0 or a negative errno with a text
  */
 int vmm_console_write(struct vmm *vm, const char *text, size_t len, unsigned timeout_ms);
+
+/**
+ * vmm_vsock_connect() - to a port of the guest
+ *
+ * The VMM lives, and the guest runs: one that stands does not answer. Return: fd (give), a non-blocking stream; -ECONNREFUSED:
+ * nobody listens there; -ETIMEDOUT; -EOPNOTSUPP: the VM has no vsock; others; with a text
+ */
+int vmm_vsock_connect(const struct vmm *vm, unsigned port, unsigned timeout_ms);
 
 /** vmm_kill() - SIGKILL, and wait until it is gone. A VM that is gone is no error */
 int vmm_kill(struct vmm *vm, unsigned timeout_ms);

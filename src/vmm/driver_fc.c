@@ -283,6 +283,13 @@ static int put_drive(struct fc_client *c, const struct vmm_spec *spec, unsigned 
     return spec->has_rootfs ? fc_put_drive(c, NULL, &drive, NULL, timeout_ms) : 0;
 }
 
+static int put_vsock(struct fc_client *c, const struct vmm_spec *spec, unsigned timeout_ms)
+{
+    struct fc_vsock vsock = {.guest_cid = VMM_VSOCK_CID, .uds_path = VMM_FILE_VSOCK};
+
+    return spec->vsock ? fc_put_vsock(c, NULL, &vsock, NULL, timeout_ms) : 0;
+}
+
 static int put_balloon(struct fc_client *c, const struct vmm_spec *spec, unsigned timeout_ms)
 {
     struct fc_balloon balloon = {
@@ -302,8 +309,8 @@ static int put_balloon(struct fc_client *c, const struct vmm_spec *spec, unsigne
 
 static int fc_boot(struct vmm *vm, uint64_t deadline_ns)
 {
-    static int (*const steps[])(struct fc_client *, const struct vmm_spec *,
-                                unsigned) = {put_machine, put_boot_source, put_drive, put_balloon};
+    static int (*const steps[])(struct fc_client *, const struct vmm_spec *, unsigned) = {
+        put_machine, put_boot_source, put_drive, put_vsock, put_balloon};
     _cleanup_(fc_client_freep) struct fc_client *c = NULL;
     struct fc_action start = {.action_type = FC_ACTION_TYPE_INSTANCE_START};
     int r = client_open(vm, deadline_ns, &c);

@@ -77,6 +77,9 @@ static int qemu_check(const struct vmm_spec *spec, const char *version)
     if (spec->cpu &&
         (spec->cpu[0] == '\0' || spec->cpu[0] == '-' || strcmp(spec->cpu, "help") == 0))
         return err_origin(-EINVAL, "cpu: '%s' is no model of a processor", spec->cpu);
+    if (spec->vsock)
+        return err_origin(-EINVAL, "vsock: QEMU's takes a number that no other VM of the host has; "
+                                   "Firecracker's does not");
     if (check_discards(spec) < 0)
         return -EINVAL;
     return spec_features(spec, THAW_VMM_QEMU, version, &features);

@@ -2,8 +2,9 @@
 /*
  * driver_socket.c - connections to the sockets of a VM's folder
  *
- * A socket's address has room for 107 bytes, and folders of sandboxes may be deeper than that. So the folder is opened and the
- * socket is named relative to it, by way of /proc/self/fd.
+ * A socket's address has room for 107 bytes, and folders of sandboxes may be deeper than that. So the socket's file is opened
+ * and named by way of /proc/self/fd. A symbolic link in its place is not followed: a jailed VMM that went mad can put one there,
+ * which leads to a socket of the host or of another VM.
  */
 
 #include <errno.h>
@@ -26,13 +27,15 @@ int socket_connect(const char *folder, const char *name)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     _cleanup_fd_ int dir = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_fd_ int file = -1;
     _cleanup_fd_ int fd = -1;
 
     if (dir < 0)
         return -errno;
-    if (snprintf(addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d/%s", dir, name) >=
-        (int)sizeof(addr.sun_path))
-        return -ENAMETOOLONG;
+    file = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (file < 0)
+        return -errno;
+    (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "/proc/self/fd/%d", file);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -errno;

@@ -46,6 +46,11 @@ int fc_client_new(struct fc_client **out, const char *socket_path, unsigned time
     return 0;
 }
 
+void fc_client_no_links(struct fc_client *c)
+{
+    fc_http_no_links(c->http);
+}
+
 struct fc_client *fc_client_free(struct fc_client *c)
 {
     if (!c)

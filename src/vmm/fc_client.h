@@ -42,6 +42,9 @@ struct fc_client;
  */
 int fc_client_new(struct fc_client **out, const char *socket_path, unsigned timeout_ms);
 
+/** fc_client_no_links() - a symbolic link in the socket's place is not followed: -ECONNREFUSED. Before anything is sent */
+void fc_client_no_links(struct fc_client *c);
+
 /** fc_client_free() - @c: (take) may be NULL. Return: NULL */
 struct fc_client *fc_client_free(struct fc_client *c);
 

@@ -181,7 +181,7 @@ int fc_http_new(struct fc_http **out, const char *path)
 
     if (!h)
         return err_origin_errno(-ENOMEM, "cannot talk to Firecracker");
-    h->socket.dir_fd = -1;
+    h->socket.fd = -1;
     r = curl_load(&h->api);
     if (r < 0)
         return r;
@@ -345,6 +345,11 @@ static int try_once(struct fc_http *h, const char *method, const char *path, con
     }
     *connected = true;
     return code == CURLE_OK ? 0 : exchange_error(h, code, method, path);
+}
+
+void fc_http_no_links(struct fc_http *h)
+{
+    h->socket.no_links = true;
 }
 
 int fc_http_exchange(struct fc_http *h, const char *method, const char *path, const char *body,

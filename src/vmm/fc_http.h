@@ -35,6 +35,9 @@ struct fc_http_answer {
 /** fc_http_new() - nothing is connected yet. @path: (copied) of the socket. Return: 0 or a negative errno with a text */
 int fc_http_new(struct fc_http **out, const char *path);
 
+/** fc_http_no_links() - a symbolic link in the socket's place is not followed: -ECONNREFUSED. Before anything is sent */
+void fc_http_no_links(struct fc_http *h);
+
 /** fc_http_free() - @h: (take) may be NULL. Return: NULL */
 struct fc_http *fc_http_free(struct fc_http *h);
 

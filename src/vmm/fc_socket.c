@@ -2,6 +2,7 @@
 #include "vmm/fc_socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,17 +26,31 @@ static bool put_text(struct fc_socket *s, const char *fmt, ...)
     return false;
 }
 
+/* find_file() - the file itself, whatever is put in its place afterwards */
+static int find_file(struct fc_socket *s, const char *path)
+{
+    s->fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (s->fd < 0)
+        return fc_socket_error(-errno, path);
+    (void)put_text(s, "/proc/self/fd/%d", s->fd);
+    return 0;
+}
+
 int fc_socket_find(struct fc_socket *s, const char *path)
 {
     const char *name = strrchr(path, '/');
 
-    if (s->text[0] != '\0' || put_text(s, "%s", path))
+    if (s->text[0] != '\0')
+        return 0;
+    if (s->no_links)
+        return find_file(s, path);
+    if (put_text(s, "%s", path))
         return 0;
     if (name && name[1] != '\0') {
-        s->dir_fd = folder_open(path);
-        if (s->dir_fd < 0)
-            return err_origin_errno(s->dir_fd, "cannot open the folder of socket %s", path);
-        if (put_text(s, "/proc/self/fd/%d%s", s->dir_fd, name))
+        s->fd = folder_open(path);
+        if (s->fd < 0)
+            return err_origin_errno(s->fd, "cannot open the folder of socket %s", path);
+        if (put_text(s, "/proc/self/fd/%d%s", s->fd, name))
             return 0;
         fc_socket_forget(s);
     }
@@ -47,7 +62,7 @@ int fc_socket_find(struct fc_socket *s, const char *path)
 void fc_socket_forget(struct fc_socket *s)
 {
     s->text[0] = '\0';
-    s->dir_fd = fd_close(s->dir_fd);
+    s->fd = fd_close(s->fd);
 }
 
 int fc_socket_error(int neg_errno, const char *path)

@@ -11,19 +11,22 @@
 /** struct fc_socket - an address for a path */
 struct fc_socket {
     char text[sizeof(((struct sockaddr_un *)0)->sun_path)]; /* "" until it was found */
-    int dir_fd; /* owned: the folder, by way of which a path that is too long is reached; -1: none */
+    int fd; /* owned: the folder, or with @no_links the socket's file, by way of which it is reached; -1: none */
+    bool
+        no_links; /* a symbolic link in the socket's place is not followed; kept by fc_socket_forget() */
 };
 
-#define FC_SOCKET_NONE           \
-    {                            \
-        .text = "", .dir_fd = -1 \
+#define FC_SOCKET_NONE       \
+    {                        \
+        .text = "", .fd = -1 \
     }
 
 /**
  * fc_socket_find() - the address, if that was not done yet; the same until fc_socket_forget()
  * @path: may be longer than the 107 bytes of an address; its last part may have some 80
  *
- * Return: 0, -ENAMETOOLONG, or another negative errno if the folder of a long path cannot be opened; with a text.
+ * Return: 0, -ENAMETOOLONG, or another negative errno if the folder of a long path cannot be opened; with @no_links also that of a
+ * connect() to what is no socket; with a text.
  */
 int fc_socket_find(struct fc_socket *s, const char *path);
 

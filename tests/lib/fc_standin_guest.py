@@ -2,7 +2,8 @@
 """
 fc_standin_guest.py - the guest of the stand-in for Firecracker: a thread that owns memory and talks on the serial line
 
-It boots: fills part of its memory with a pattern, says that it is ready, and gives a prompt. Then it is a little shell, enough
+It boots: fills part of its memory with a pattern, says that it is ready (marker=TEXT on the kernel's command line: that text;
+listen=PORT@SECONDS: so much later it listens there), and gives a prompt. Then it is a little shell, enough
 for what tests type (echo, true, false, eval, sleep, cat, redirection into files, ; && || $? $NAME), and for asking about memory:
 
     fill N         take N pages of free memory and write to them; prints the first one's number
@@ -10,6 +11,7 @@ for what tests type (echo, true, false, eval, sleep, cat, redirection into files
     sum            sha256 of all memory but the one page that a VMM changes when it loads a snapshot (GENID_PAGE)
     check [all]    is every page of its own as it was written, and (all) every free page that must be zero, zero
     touch-page N   read a page; prints its first word
+    listen PORT    at the vsock: whoever connects gets back what it says
     poweroff       the VMM ends with status 0
     vmm-exit N     the VMM ends with status N
     oops           the kernel panics: the VMM ends with status 0, as it does for any end of a guest
@@ -92,6 +94,7 @@ class Guest:
         self.echo = True
         self.hinted = 0  # the command id that was seen last
         self.has_booted = False
+        self.ports = set()  # of the vsock, at which it listens
         self.commands = {name[3:].replace("_", "-"): getattr(self, name) for name in dir(self) if name.startswith("do_")}
 
     # ---- what a snapshot knows of it
@@ -104,7 +107,8 @@ class Guest:
         return {"pool_page": self.pool_page, "generation": self.generation, "variables": self.variables,
                 "owned": [[g, page_runs(pages)] for g, pages in by_generation.items()],
                 "stale": page_runs(sorted(self.stale)), "ballooned": page_runs(sorted(self.ballooned)),
-                "pending": self.pending.decode(errors="replace"), "echo": self.echo, "hinted": self.hinted}
+                "pending": self.pending.decode(errors="replace"), "echo": self.echo, "hinted": self.hinted,
+                "ports": sorted(self.ports)}
 
     def restore(self, state):
         """The same, the other way round."""
@@ -116,6 +120,7 @@ class Guest:
         self.owned = {page: g for g, runs in state["owned"] for page in pages(runs)}
         self.stale, self.ballooned = pages(state["stale"]), pages(state["ballooned"])
         self.echo, self.hinted = state["echo"], state["hinted"]
+        self.ports = set(state["ports"])
         self.has_booted = True
 
     # ---- running and standing
@@ -191,6 +196,9 @@ class Guest:
         self.has_booted = True
         self.vm.post(self.vm.driver_is_up)
         marker = re.search(r"(?:^| )marker=(\S+)", self.vm.boot_args())
+        listens = re.search(r"(?:^| )listen=(\d+)@([\d.]+)", self.vm.boot_args())
+        if listens:
+            threading.Timer(float(listens.group(2)), self.ports.add, [int(listens.group(1))]).start()
         self.say("Linux version 0.0 (stand-in)\n" + (marker.group(1) if marker else "guest-is-ready") + "\n" + PROMPT)
 
     def say(self, text):
@@ -310,6 +318,11 @@ class Guest:
         if missing:
             return 1, f"cat: can't open '{missing[0]}': No such file or directory\n"
         return 0, "".join(files[name] for name in words)
+
+    def do_listen(self, words):
+        """listen PORT"""
+        self.ports.add(int(words[0]))
+        return 0, ""
 
     def do_rm(self, words):
         """rm FILE..."""

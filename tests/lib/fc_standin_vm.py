@@ -9,13 +9,13 @@ what it wants of the devices.
 
 import collections
 import os
-import socket
 
 import fc_standin_balloon
 import fc_standin_snapshot
 from fc_standin_api import Refused
 from fc_standin_guest import GENID_PAGE, Guest
 from fc_standin_memory import MIB, PAGE, Memory, MemoryError_
+from fc_standin_vsock import Vsock
 
 PRE_BOOT = "The requested operation is not supported before starting the microVM."
 POST_BOOT = "The requested operation is not supported after starting the microVM."
@@ -46,7 +46,7 @@ class Vm(fc_standin_balloon.Devices):
         self.boot, self.cpu, self.logger, self.metrics = None, None, None, None
         self.drives, self.pmem, self.nets = {}, {}, {}
         self.vsock = self.entropy = self.mmds_config = self.mmds = None
-        self.vsock_socket = None
+        self.vsock_device = None
         self.serial_path = None
         self.has_boot_config = False
         self.fatal = None  # set when this process cannot go on after the answer
@@ -211,10 +211,8 @@ class Vm(fc_standin_balloon.Devices):
     def bind_vsock(self):
         """A stale socket is in the way."""
         if self.vsock:
-            self.vsock_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                self.vsock_socket.bind(self.vsock["uds_path"])
-                self.vsock_socket.listen()
+                self.vsock_device = Vsock(self.vsock["uds_path"], lambda: self.guest)
             except OSError as e:
                 raise Refused(f"Error binding to the host-side Unix socket: {rust_error(e)}") from None
 

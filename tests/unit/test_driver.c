@@ -510,7 +510,8 @@ static void a_socket_is_waited_for_until_the_deadline_or_the_end_of_the_vmm(void
                      -ECONNREFUSED);
 }
 
-static void a_folder_may_be_deeper_than_a_socket_address_is_long(void **state)
+static void a_folder_may_be_deeper_than_a_socket_address_is_long_and_a_link_is_no_socket(
+    void **state)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     char deep[512], here[256];
@@ -529,6 +530,12 @@ static void a_folder_may_be_deeper_than_a_socket_address_is_long(void **state)
     fd = socket_connect(deep, "s");
     assert_true(fd >= 0);
     (void)fd_close(fd);
+    /* But a link in its place is not followed. */
+    assert_int_equal(chdir(deep), 0);
+    assert_int_equal(symlink("s", "link"), 0);
+    assert_int_equal(socket_connect(deep, "link"), -ECONNREFUSED);
+    assert_int_equal(unlink("link"), 0);
+    assert_int_equal(chdir(here), 0);
     (void)fd_close(listener);
     (void)snprintf(deep + strlen(deep), 3, "/s");
     assert_int_equal(unlink(deep), 0);
@@ -558,7 +565,7 @@ int main(void)
         WITH_VM(the_state_of_a_vm_that_is_gone_is_known_without_asking),
         WITH_VM(what_a_vm_does_not_have_is_refused_by_the_gate),
         WITH_VM(a_socket_is_waited_for_until_the_deadline_or_the_end_of_the_vmm),
-        WITH_VM(a_folder_may_be_deeper_than_a_socket_address_is_long),
+        WITH_VM(a_folder_may_be_deeper_than_a_socket_address_is_long_and_a_link_is_no_socket),
     };
 
     test_watchdog();

@@ -18,7 +18,7 @@ static const char help[] =
     "      --name FORK     the name; without it one is invented\n"
     "      --count N       so many, called FORK-1, FORK-2, ...\n"
     "      --paused        leave them paused\n"
-    "      --wait          until the shells at their serial consoles answer\n"
+    "      --wait          until their guests answer: their shells, their vsock ports\n"
     "      --timeout SECONDS  for each step of the start (60)\n"
     "      --state DIR     where their pagers have their state files; as "
     "NAME has it\n" SANDBOX_HELP;

@@ -144,6 +144,8 @@ static void add_running(json_t *top, const struct sandbox_view *v)
         set_number(top, "page_bytes", v->page_bytes);
         (void)json_object_set_new(top, "pages", pages_json(v));
     }
+    if (v->vsock[0] != '\0')
+        (void)json_object_set_new(top, "vsock", json_string(v->vsock));
     if (v->answer == SANDBOX_ANSWERED)
         (void)json_object_set_new(top, "balloon", balloon_json(v));
     else if (v->answer == SANDBOX_NO_ANSWER)

@@ -14,7 +14,7 @@ static const char help[] =
     "if\n"
     "it has one. When that fails it is still paused.\n"
     "\n"
-    "      --wait          until the shells at their serial consoles answer\n"
+    "      --wait          until their guests answer: their shells, their vsock ports\n"
     "      --timeout SECONDS  for each step of the start (60)\n" SANDBOX_HELP;
 
 /* struct wish - how it is done */

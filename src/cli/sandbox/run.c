@@ -7,18 +7,19 @@
 
 #define VERB "run"
 
-static const char help[] = "usage: thaw run TEMPLATE [OPTIONS]\n"
-                           "\n"
-                           "Makes a sandbox of a template: a VM that goes on where the template "
-                           "was written down. Prints its\n"
-                           "name when its guest runs.\n"
-                           "\n"
-                           "      --name NAME     its name; without it one is invented\n"
-                           "      --count N       so many, called NAME-1, NAME-2, ...\n"
-                           "      --wait          until the shell at its serial console answers\n"
-                           "      --timeout SECONDS  for each step of the start (60)\n"
-                           "      --state DIR     where its pagers have their state files; as thaw "
-                           "serve has it\n" SANDBOX_HELP;
+static const char help[] =
+    "usage: thaw run TEMPLATE [OPTIONS]\n"
+    "\n"
+    "Makes a sandbox of a template: a VM that goes on where the template "
+    "was written down. Prints its\n"
+    "name when its guest runs.\n"
+    "\n"
+    "      --name NAME     its name; without it one is invented\n"
+    "      --count N       so many, called NAME-1, NAME-2, ...\n"
+    "      --wait          until its guest answers: its shell, its vsock port\n"
+    "      --timeout SECONDS  for each step of the start (60)\n"
+    "      --state DIR     where its pagers have their state files; as thaw "
+    "serve has it\n" SANDBOX_HELP;
 
 static int take(void *ctx, int option, const char *value)
 {

@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "cli/cli.h"
 #include "cli/image/image.h"
-#include "node/console.h"
+#include "node/answer.h"
 
 #define SECONDS_MAX 3600u
 
@@ -124,16 +124,19 @@ int sandbox_many_check(const struct sandbox_many *m)
 static int wait_answer(struct sandbox *s, unsigned wait_ms)
 {
     const struct console_wait wait = {.timeout_ms = wait_ms};
+    const struct answer_ways ways = answer_ways(&s->origin);
     _cleanup_(vmm_freep) struct vmm *vmm = NULL;
     int r = 0;
 
-    if (!s->origin.has_shell)
-        r = err_origin(-EINVAL, "the sandbox %s runs, but has no shell that could answer",
+    if (!answer_can(ways))
+        r = err_origin(-EINVAL,
+                       "the sandbox %s runs, but has neither a shell nor a vsock port that could "
+                       "answer",
                        s->record.name);
     if (r == 0)
         r = sandbox_vm(s, &vmm);
     (void)sandbox_close(s);
-    return r == 0 ? console_wait_shell(vmm, &wait) : r;
+    return r == 0 ? answer_wait(ways, vmm, &wait) : r;
 }
 
 int sandbox_tell_running(struct sandbox *s, uint64_t since_ns, unsigned wait_ms)

@@ -36,8 +36,10 @@ static const char help[] =
     "      --vcpus N                   (1)\n"
     "      --hugepages                 its memory is in pages of 2 MiB\n"
     "      --cmdline TEXT              the kernel's command line\n"
+    "      --vsock                     it has a vsock (Firecracker)\n"
     "      --ready MARKER              it is ready when it writes this to its console; without it\n"
     "                                  when a shell answers there\n"
+    "      --ready-vsock PORT          it is ready when somebody listens there; gives it a vsock\n"
     "      --start-cmd COMMAND         then run this in the shell, and wait for its end\n"
     "      --no-shell                  there is no shell at its console: type nothing\n"
     "      --free-page-reporting auto|on|off\n"
@@ -77,6 +79,8 @@ static const struct option options[] = {
     {"hugepages", no_argument, NULL, OPT_FLAG},
     {"cmdline", required_argument, NULL, OPT_FIELD},
     {"ready", required_argument, NULL, OPT_FIELD},
+    {"ready-vsock", required_argument, NULL, OPT_FIELD},
+    {"vsock", no_argument, NULL, OPT_FLAG},
     {"start-cmd", required_argument, NULL, OPT_FIELD},
     {"no-shell", no_argument, NULL, OPT_FLAG},
     {"free-page-reporting", required_argument, NULL, OPT_FIELD},

@@ -41,7 +41,9 @@ static void print_guest(const struct template *t)
         (void)printf("%-20s %s\n", "command line", t->cmdline);
     if (t->ready)
         (void)printf("%-20s it writes '%s'\n", "ready when", t->ready);
-    else
+    if (t->ready_vsock > 0)
+        (void)printf("%-20s somebody listens at vsock port %u\n", "ready when", t->ready_vsock);
+    if (!t->ready && t->ready_vsock == 0)
         (void)printf("%-20s its shell answers\n", "ready when");
     if (t->start_cmd)
         (void)printf("%-20s %s\n", "start command", t->start_cmd);
