@@ -63,7 +63,8 @@ enum thaw_latency_qos {
  * @image_filler:      share what is decompressed with other pagers of the image; the program `thaw`, which is started to do
  *                     that: the process must have one thread. NULL: do not
  * @image_share_bytes: about so many bytes are shared, if it is started; 0: 256 MiB
- * @no_working_set:    do not install an image's own working set ahead; it is not with @prefetch_path or @record_path either
+ * @no_working_set:    do not install an image's own working set ahead; it is not with @prefetch_path either, and with
+ *                     @record_path only if @record_missed
  * @page_bytes:        0: as the handshake says; else 4096 or 2097152, and the handshake must agree
  * @fault_around_bytes: how much is installed around a fault, 0 for the page alone; a power of two up to 2 MiB
  * @track:             see enum thaw_track
@@ -86,6 +87,7 @@ enum thaw_latency_qos {
  *                     pager any more. Not with @track
  * @record_path:       write the guest's working set into this file, once; NULL: do not
  * @record_ms:         after so long; 0: when THAW_REQUEST_READY comes. At the VM's end in any case
+ * @record_missed:     record what the guest asks for although a working set is installed ahead, and what is installed around that
  * @latency_qos:       see enum thaw_latency_qos; never while nothing happens
  * @cpus:              where the pager's thread runs. NULL, "any": anywhere; numbers such as "0-3,7": there; "follow": on the
  *                     processor of the VMM's only busy thread, and anywhere when there are several
@@ -126,6 +128,7 @@ struct thaw_pager_options {
     int leave_when_full;
     const char *record_path;
     unsigned record_ms;
+    int record_missed;
     enum thaw_latency_qos latency_qos;
     const char *cpus;
     unsigned spin_us;

@@ -24,22 +24,19 @@ const char serve_help[] =
     "Listens on SOCKET for one VMM (Firecracker, or QEMU with libthaw-preload.so), takes over the "
     "page faults of its\n"
     "guest memory, and serves them from the snapshot's memory file FILE, or from an image. Ends "
-    "when "
-    "the VMM ends.\n"
+    "when the VMM ends.\n"
     "\n"
     "  -s, --socket PATH             unix socket that the VMM connects to\n"
     "  -m, --memory FILE             the snapshot's memory file, raw\n"
     "  -i, --image NAME              an image (thaw image), by its name or id\n"
     "      --store DIR               the store that has it ($THAW_STORE, or /var/lib/thaw)\n"
     "      --image-cache SIZE        keep so much of it decompressed (default 64M)\n"
-    "      --image-share SIZE|off        keep so much of it decompressed for all pagers of the "
-    "image "
+    "      --image-share SIZE|off    keep so much of it decompressed for all pagers of the image "
     "(default 256M)\n"
     "      --page-size auto|4K|2M    page size of guest memory; auto: as the VMM says (default)\n"
     "      --fault-around SIZE       install so much around a fault if it is in memory; 0: the "
     "page alone (default 64K)\n"
-    "      --track none|wp           learn of the guest's writes by write protection (default "
-    "none)\n"
+    "      --track none|wp           learn of writes by write protection (default none)\n"
     "      --prefetch FILE|none      install a working set (thaw-workingset(5)) ahead of the "
     "guest (default: the image's)\n"
     "      --prefetch-before-resume SIZE|all\n"
@@ -49,15 +46,13 @@ const char serve_help[] =
     "      --let-go on|off           give long zero ranges back to the kernel (default on)\n"
     "      --leave-when-full         end when every page is there: the VM goes on without a pager\n"
     "      --resume-fd FD            write \"resume\" and a newline there when the VM may go on\n"
-    "      --record FILE             write the guest's working set into FILE (default "
-    "--fault-around 0)\n"
-    "      --record-seconds SECS     ... after so long; without it when `thaw ready` says so, or "
-    "at the end\n"
+    "      --record FILE             record the guest's working set (default --fault-around 0)\n"
+    "      --record-missed FILE      the same of what it asks for beside one that is installed\n"
+    "      --record-seconds SECS     ... for so long; without it until `thaw ready` says so\n"
     "      --latency-qos auto|on|off keep idle processors awake while the guest faults a lot "
     "(default auto)\n"
     "      --cpu follow|LIST|any     where the pager runs: on the guest's processor, on these "
-    "(0-3,7), "
-    "anywhere (default follow)\n"
+    "(0-3,7), anywhere (default follow)\n"
     "      --spin auto|off|USECS     look for messages before sleeping (default auto)\n"
     "      --supervise               serve in a child process, and start another one when it dies\n"
     "      --grace SECS              how long the VM may be without a pager before the supervisor "
@@ -101,6 +96,7 @@ enum {
     OPT_LET_GO,
     OPT_RESUME_FD,
     OPT_RECORD,
+    OPT_RECORD_MISSED,
     OPT_RECORD_SECONDS,
     OPT_LATENCY_QOS,
     OPT_CPU,
@@ -137,6 +133,7 @@ static const struct option long_options[] = {
     {"leave-when-full", no_argument, NULL, OPT_LEAVE},
     {"resume-fd", required_argument, NULL, OPT_RESUME_FD},
     {"record", required_argument, NULL, OPT_RECORD},
+    {"record-missed", required_argument, NULL, OPT_RECORD_MISSED},
     {"record-seconds", required_argument, NULL, OPT_RECORD_SECONDS},
     {"latency-qos", required_argument, NULL, OPT_LATENCY_QOS},
     {"cpu", required_argument, NULL, OPT_CPU},
@@ -438,7 +435,9 @@ static int parse_ahead_option(struct serve_args *a, int option, const char *valu
     case OPT_RESUME_FD:
         return parse_resume_fd(a, value);
     case OPT_RECORD:
+    case OPT_RECORD_MISSED:
         a->opts.record_path = value;
+        a->opts.record_missed = option == OPT_RECORD_MISSED;
         return CLI_OK;
     case OPT_RECORD_SECONDS:
         return parse_record_seconds(a, value);
@@ -518,7 +517,8 @@ static int check_ahead(const struct serve_args *a)
 {
     const struct thaw_pager_options *o = &a->opts;
 
-    bool has_set = o->prefetch_path || (o->image && !o->no_working_set && !o->record_path);
+    bool sees_all = o->record_path && !o->record_missed;
+    bool has_set = o->prefetch_path || (o->image && !o->no_working_set && !sees_all);
 
     if (o->before_resume_bytes != 0 && !has_set)
         return cli_usage_error(VERB, "--prefetch-before-resume is for --prefetch");
@@ -528,10 +528,10 @@ static int check_ahead(const struct serve_args *a)
         return cli_usage_error(VERB,
                                "--leave-when-full is not for --track: writes would not be seen");
     if (o->record_ms != 0 && !o->record_path)
-        return cli_usage_error(VERB, "--record-seconds is for --record");
+        return cli_usage_error(VERB, "--record-seconds is for --record and --record-missed");
     if (o->record_path && o->adopt)
-        return cli_usage_error(VERB, "--record is for a VM from its beginning, not for --adopt");
-    if (o->record_path && (o->prefetch_path || o->fill))
+        return cli_usage_error(VERB, "a record is of a VM from its beginning, not for --adopt");
+    if (sees_all && (o->prefetch_path || o->fill))
         return cli_usage_error(
             VERB, "--record sees faults only: not with --prefetch or --fill, which avoid them");
     return CLI_OK;
@@ -594,7 +594,7 @@ int serve_parse_args(struct serve_args *a, int argc, char **argv)
     a->opts.allow_uids = a->uids;
     if (a->opts.image || a->opts.store)
         a->opts.store = image_store_path(a->opts.store);
-    if (a->opts.record_path && !a->around_given)
+    if (a->opts.record_path && !a->opts.record_missed && !a->around_given)
         a->opts.fault_around_bytes = 0; /* what is installed along with another page is not seen */
     return check_args(a);
 }

@@ -41,6 +41,8 @@ int options_check(const struct thaw_pager_options *o)
         return err_origin(-EINVAL, "expected a working set to install before the VM goes on");
     if (o->record_ms != 0 && !o->record_path)
         return err_origin(-EINVAL, "expected a file to record the working set in");
+    if (o->record_missed && !o->record_path)
+        return err_origin(-EINVAL, "expected a file to record in what was missed");
     return wakeup_check(o);
 }
 

@@ -140,7 +140,7 @@ static int prepare_session(struct thaw_pager *p)
         parts.in_frames = true;
         if (cache_bytes != 0)
             parts.lead_bytes = min_u64(LEAD_BYTES, cache_bytes / 2);
-        if (!p->opts.record_path && config.around_pages > 1)
+        if ((!p->opts.record_path || p->opts.record_missed) && config.around_pages > 1)
             parts.along_bytes = ALONG_BYTES;
     }
     /* With a plan, one for each read that is under way for it, and one that a fault never waits for. */
@@ -156,6 +156,7 @@ static int prepare_session(struct thaw_pager *p)
     parts.working_set = plan_of(&p->plans.first);
     parts.fill = plan_of(&p->plans.rest);
     parts.recorder = p->recorder;
+    parts.record_along = p->opts.record_missed != 0;
     r = session_new(&p->session, &parts, &config);
     if (r == 0)
         r = confine_syscalls(&p->confine);

@@ -109,6 +109,14 @@ void recorder_answered(struct recorder *r, pgno_t p)
         r->touches[r->index[p] - 1].answered = true;
 }
 
+void recorder_along(struct recorder *r, pgno_t p, uint64_t now_ns)
+{
+    if (r->closed || r->index[p] != 0)
+        return;
+    recorder_fault(r, p, false, now_ns);
+    recorder_answered(r, p);
+}
+
 uint64_t recorder_deadline_ns(const struct recorder *r)
 {
     if (r->closed || r->window_ns == 0 || r->began_ns == 0)

@@ -10,6 +10,9 @@
  * that was installed ahead is never seen. The order is that in which the faults were read, which is as close to the order of
  * the touches as anybody outside of the guest can come.
  *
+ * A record of what was missed (struct thaw_pager_options, record_missed) has what was installed around a page that was waited
+ * for as well, right behind it: who installs all of it ahead has none of these faults the next time, not even with its neighbours.
+ *
  * The clock starts with the first fault. The window ends when the guest is said to be ready, or when its time is up; nothing
  * is recorded after it. What it saw is then written to its file by a thread that may wait for the disk.
  */
@@ -40,6 +43,9 @@ void recorder_fault(struct recorder *r, pgno_t p, bool write, uint64_t now_ns);
 
 /** recorder_answered() - page @p is there, with the snapshot's bytes. Pager thread */
 void recorder_answered(struct recorder *r, pgno_t p);
+
+/** recorder_along() - page @p was installed around one that was waited for, with the snapshot's bytes. Pager thread */
+void recorder_along(struct recorder *r, pgno_t p, uint64_t now_ns);
 
 /** recorder_deadline_ns() - when the window ends; UINT64_MAX: not by the clock, or it has ended */
 uint64_t recorder_deadline_ns(const struct recorder *r);

@@ -99,7 +99,7 @@ static int open_image(struct served *s, const char *folder, const char *name,
         r = image_open(&image, store, name);
     if (r == 0)
         r = name_image(s, image, folder);
-    if (r == 0 && !o->no_working_set && !o->prefetch_path && !o->record_path)
+    if (r == 0 && !o->no_working_set && !o->prefetch_path && (!o->record_path || o->record_missed))
         r = hot_workingset(&s->hot, image->manifest);
     if (r == 0 && o->image_filler)
         share = join(s, image, o);

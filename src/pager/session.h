@@ -39,6 +39,7 @@ struct session_parts {
     uint64_t
         along_bytes; /* what a read that a fault waited for brought around it is installed too, in such a window; 0: not */
     struct recorder *recorder; /* NULL: nothing is recorded */
+    bool record_along;         /* what was installed around a fault is recorded, too */
     struct control *control;
     const struct peer *peer;
     struct wakeup *wakeup;

@@ -22,6 +22,8 @@ void record_fault(struct session *s, const struct event *ev)
 void record_answers(struct session *s, const struct effect *fx, uint64_t pages_done)
 {
     const struct block *b = s->p.block;
+    bool along = s->p.record_along && fx->kind == EFFECT_COPY &&
+                 (!fx->ahead || s->ahead.along.at_work); /* not what the plan installs */
 
     /* Of a page that was discarded meanwhile, or before, the thread sees zeroes and not the snapshot. */
     if (fx->kind != EFFECT_COPY && fx->kind != EFFECT_ZERO)
@@ -29,6 +31,8 @@ void record_answers(struct session *s, const struct effect *fx, uint64_t pages_d
     for (pgno_t p = fx->first; p < fx->first + pages_done; p++) {
         if (bitset_has(&b->waiting, p) && pagetab_get(&b->pages, p) == PAGE_ABSENT)
             recorder_answered(s->p.recorder, p);
+        else if (along && pagetab_get(&b->pages, p) == PAGE_ABSENT)
+            recorder_along(s->p.recorder, p, s->now_ns);
     }
 }
 

@@ -65,6 +65,19 @@ def test_what_was_only_installed_along_with_another_page_is_not_recorded(lab, me
     assert shown(path) == [(20, "read")]
 
 
+def test_what_is_missed_beside_a_working_set_is_recorded_with_what_came_along(lab, memory):
+    known = record(lab, memory, [8, 9, 40, 41])
+    path = lab.dir / "missed"
+    pager, peer = start(lab, memory, "--prefetch", known, "--record-missed", path, "--fault-around", "16K")
+    pager.wait_line("installed ahead")
+    for page in (8, 41, 10, 50, 51):
+        assert peer.word(page) == image(page)
+    stats = finish(pager, peer)
+    assert stats["counters"]["pages_ahead"] == 4 and stats["counters"]["faults"] == 2
+    missed = [page for page, _ in shown(path)]
+    assert missed[0] == 10 and sorted(missed) == [10, 11, 48, 49, 50, 51]
+
+
 def test_a_record_turns_fault_around_off_unless_it_is_asked_for(lab, memory):
     pager, peer = start(lab, memory, "--record", lab.dir / "set")
     peer.word(20)
