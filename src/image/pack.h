@@ -19,6 +19,7 @@
 struct pack_options {
     const struct image *parent;   /* (borrow) NULL: none */
     const struct workingset *hot; /* (borrow) NULL: none */
+    bool hot_needs_bytes;         /* pages of it that are zero are left out */
     enum frame_codec codec;
     int level;            /* of the codec; 0: its default */
     unsigned frame_pages; /* 1 to FRAME_PAGES_MAX */

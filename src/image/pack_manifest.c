@@ -214,22 +214,35 @@ static int take_from_parent(struct flatten *f)
 
 /* ---- the image's own ------------------------------------------------------------------------------------------ */
 
-/* add_hot() - the working set, neighbours in memory and time together */
-static int add_hot(struct manifest *m, const struct workingset *ws)
+static void add_hot_page(struct manifest *m, uint64_t page)
 {
-    uint64_t unit_pages = (1ull << ws->unit_shift) / IMAGE_PAGE;
+    struct manifest_hot *last = m->n_hot > 0 ? &m->hot[m->n_hot - 1] : NULL;
 
-    m->hot = calloc(ws->n + 1, sizeof(*m->hot));
+    if (last && last->first + last->n == page)
+        last->n++;
+    else
+        m->hot[m->n_hot++] = (struct manifest_hot){.first = page, .n = 1};
+}
+
+/* add_hot() - the working set, neighbours in memory and time together */
+static int add_hot(struct manifest *m, const struct pack_options *o, const struct page_kinds *kinds)
+{
+    const struct workingset *ws = o->hot;
+    uint64_t unit_pages = (1ull << ws->unit_shift) / IMAGE_PAGE;
+    uint64_t runs_max = o->hot_needs_bytes ? ws->n * unit_pages : ws->n;
+
+    m->hot = calloc(runs_max + 1, sizeof(*m->hot));
     if (!m->hot)
         return no_memory();
     for (size_t i = 0; i < ws->n; i++) {
         uint64_t first = ws->entries[i].unit * unit_pages;
-        struct manifest_hot *last = m->n_hot > 0 ? &m->hot[m->n_hot - 1] : NULL;
 
-        if (last && last->first + last->n == first)
-            last->n += unit_pages;
-        else
-            m->hot[m->n_hot++] = (struct manifest_hot){.first = first, .n = unit_pages};
+        for (uint64_t page = first; page < first + unit_pages; page++) {
+            uint8_t kind = kinds->of[page];
+
+            if (!o->hot_needs_bytes || (kind != KIND_HOLE && kind != KIND_ZERO))
+                add_hot_page(m, page);
+        }
     }
     return 0;
 }
@@ -266,7 +279,7 @@ int pack_manifest(struct manifest **out, struct packed *packed,
     if (r == 0 && packed->n_frames > 0)
         r = take_own(&f, packed, sha256);
     if (r == 0 && o->hot)
-        r = add_hot(m, o->hot);
+        r = add_hot(m, o, kinds);
     if (r == 0 && o->parent) {
         f.parent = o->parent->manifest;
         r = take_from_parent(&f);
