@@ -5,12 +5,9 @@
  * A signal, because that is what a pager under another user, in another container, can be told with by whoever may kill
  * it. It goes to the process that holds the state file, and to no other that may have its number by now.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/err.h"
 #include "cli/cli.h"
@@ -33,15 +30,9 @@ static const char help[] =
 static int tell(const char *path)
 {
     _cleanup_(state_freep) struct state_copy *s = NULL;
-    int pid;
 
-    if (state_read(path, &s) < 0)
+    if (state_read(path, &s) < 0 || state_tell_ready(s, path) < 0)
         return cli_error(VERB, "%s", err_text());
-    pid = s->block.header->pager_pid;
-    if (s->stale || pid <= 0)
-        return cli_error(VERB, "no pager serves the VM of state file %s", path);
-    if (kill(pid, SIGUSR2) < 0)
-        return cli_error(VERB, "cannot tell pager %d: %s", pid, strerror(errno));
     return CLI_OK;
 }
 

@@ -97,7 +97,7 @@ static int command_listen(struct pager_command *c, const struct instance_spec *s
                  VMM_FILE_UFFD) >= (int)sizeof(c->socket))
         return err_origin(-ENAMETOOLONG, "the folder name %s is too long", root);
     command_add_option(c, "--socket", c->socket);
-    command_add_option(c, "--record", serve->record);
+    command_add_option(c, serve->record_missed ? "--record-missed" : "--record", serve->record);
     if (serve->record && serve->record_seconds > 0) {
         (void)snprintf(c->seconds, sizeof(c->seconds), "%u", serve->record_seconds);
         command_add_option(c, "--record-seconds", c->seconds);

@@ -40,6 +40,7 @@ struct instance_times {
  * @image:          a name or an id
  * @state_dir:      where the pager's state file is; NULL: where `thaw serve` has it by itself
  * @record:         the file for a record of the working set, absolute; NULL: nothing is recorded
+ * @record_missed:  it is of what was not there, beside the image's working set, which is installed
  * @record_seconds: the record ends so long after the first fault; 0: when the pager is told so (thaw-ready(1))
  * @no_prefetch:    the image's working set is not installed ahead
  * @times:          (borrow for the call) when it was how far; NULL: nobody wants to know
@@ -49,6 +50,7 @@ struct instance_spec {
     const char *image;
     const char *state_dir;
     const char *record;
+    bool record_missed;
     unsigned record_seconds;
     bool no_prefetch;
     struct instance_times *times;

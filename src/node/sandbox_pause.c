@@ -18,6 +18,9 @@
  * stored once more, and the layers between are removed. So all that a sandbox holds is bounded by what it has
  * changed, whatever the number of its pauses; and what has been stored is written again at most once for each time that as much was
  * thrown away.
+ *
+ * The layer's working set is what the guest missed when it went on last, and its parent's (layer_hot.h). The pager is told before
+ * the VM stands that the record ends, so that it is on disk when it is wanted.
  */
 
 #include <errno.h>
@@ -29,6 +32,7 @@
 #include "base/err.h"
 #include "image/squash.h"
 #include "node/layer.h"
+#include "node/layer_hot.h"
 #include "node/sandbox_private.h"
 #include "node/tree.h"
 
@@ -40,6 +44,7 @@ struct pause {
     struct sandbox *s;
     struct instance in;
     unsigned generation; /* that it makes */
+    bool record_comes;   /* of its pager */
     bool collects;       /* there may be layers that nobody needs any more */
     struct pack_result layer;
 };
@@ -69,8 +74,10 @@ static int make_layer(struct pause *p, const struct image_job *job)
     _cleanup_(store_closep) struct store *store = NULL;
     _cleanup_(image_closep) struct image *served = NULL;
     _cleanup_(image_closep) struct image *base = NULL;
+    _cleanup_(workingset_freep) struct workingset *hot = NULL;
     struct pack_options o = pack_options_default();
     char name[STORE_NAME_MAX];
+    char missed[PATH_MAX];
     int r = store_open(&store, p->s->store, false);
 
     if (r == 0)
@@ -79,8 +86,14 @@ static int make_layer(struct pause *p, const struct image_job *job)
         r = image_open(&served, store, record->image);
     if (r == 0)
         r = image_open(&base, store, record->base);
+    if (r == 0)
+        r = sandbox_path(p->s, missed, sizeof(missed), SANDBOX_MISSED);
+    if (r == 0)
+        r = layer_hot(&hot, served, missed, p->record_comes, p->generation);
     if (r < 0)
         return r;
+    o.hot = hot;
+    o.hot_needs_bytes = true;
     o.replace = true;
     o.job = *job;
     o.parent = choose_parent(p, served, base);
@@ -150,8 +163,10 @@ static int acknowledge(struct pause *p)
 
 static int pause_and_write(struct pause *p, const struct image_job *job)
 {
-    int r = vmm_pause(p->in.vmm, SANDBOX_DEADLINE_MS);
+    int r;
 
+    p->record_comes = layer_hot_end_record(p->in.state_path); /* it is written down meanwhile */
+    r = vmm_pause(p->in.vmm, SANDBOX_DEADLINE_MS);
     if (r == 0)
         r = vmm_snapshot(p->in.vmm, false, SANDBOX_DEADLINE_MS);
     if (r == 0)

@@ -17,8 +17,9 @@
 #include "node/instance.h"
 #include "node/sandbox.h"
 
-#define SANDBOX_VM   "vm"
-#define SANDBOX_LOGS "logs"
+#define SANDBOX_VM     "vm"
+#define SANDBOX_MISSED "vm/missed" /* what its pager has recorded: see layer_hot.h */
+#define SANDBOX_LOGS   "logs"
 
 /** sandbox_path() - of something in the sandbox's folder. Return: 0 or -ENAMETOOLONG with a text */
 int sandbox_path(const struct sandbox *s, char *buf, size_t len, const char *name);

@@ -21,7 +21,8 @@
 #include "node/sandbox_private.h"
 #include "node/tree.h"
 
-#define NAME_TRIES 64u
+#define NAME_TRIES     64u
+#define RECORD_SECONDS 2u /* after the first fault: what a guest touches to go on */
 
 /* ---- the folder of a VM --------------------------------------------------------------------------------------- */
 
@@ -56,12 +57,18 @@ static int make_vm(struct sandbox *s, const char *from, char *vm, size_t len)
 
 int sandbox_start(struct sandbox *s, const char *from, unsigned deadline_ms)
 {
-    const struct instance_spec serve = sandbox_serve_spec(s);
+    struct instance_spec serve = sandbox_serve_spec(s);
     const struct vmm_spec spec = template_spec(&s->origin);
     struct instance in = {0};
+    char record[PATH_MAX];
     char vm[PATH_MAX];
     int r = make_vm(s, from, vm, sizeof(vm));
 
+    if (r == 0)
+        r = sandbox_path(s, record, sizeof(record), SANDBOX_MISSED);
+    serve.record = record;
+    serve.record_missed = true;
+    serve.record_seconds = RECORD_SECONDS;
     if (r == 0)
         r = instance_load(&in, sandbox_driver(s), &spec, vm, &serve, true, deadline_ms);
     instance_forget(&in);

@@ -98,6 +98,17 @@ int state_read(const char *path, struct state_copy **out)
     return 0;
 }
 
+int state_tell_ready(const struct state_copy *s, const char *path)
+{
+    int pid = s->block.header->pager_pid;
+
+    if (s->stale || pid <= 0)
+        return err_origin(-ESRCH, "no pager serves the VM of state file %s", path);
+    if (kill(pid, SIGUSR2) < 0)
+        return err_origin_errno(-errno, "cannot tell pager %d", pid);
+    return 0;
+}
+
 struct state_copy *state_free(struct state_copy *s)
 {
     if (s)

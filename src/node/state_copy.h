@@ -29,6 +29,9 @@ struct state_copy {
  */
 int state_read(const char *path, struct state_copy **out);
 
+/** state_tell_ready() - tell the pager of the file @path that its guest is ready: a record ends. Return: 0 or -errno with a text */
+int state_tell_ready(const struct state_copy *s, const char *path);
+
 /** state_free() - Return: NULL */
 struct state_copy *state_free(struct state_copy *s);
 

@@ -6,7 +6,6 @@
  * recorded by its pager. Of two records what both have counts: the rest was chance.
  */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -61,10 +60,7 @@ static int tell_pager(const char *state_path)
     _cleanup_(state_freep) struct state_copy *s = NULL;
     int r = state_read(state_path, &s);
 
-    if (r == 0 && (s->stale || s->block.header->pager_pid <= 0 ||
-                   kill(s->block.header->pager_pid, SIGUSR2) < 0))
-        r = err_origin(-ESRCH, "no pager serves the VM of %s", state_path);
-    return r;
+    return r == 0 ? state_tell_ready(s, state_path) : r;
 }
 
 static int wait_written(struct build *b, const struct instance *in, const char *path,
