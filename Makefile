@@ -85,6 +85,10 @@ bench-image: all ## images of real guests: size, speed, frames: NAMES="frames gu
 bench-image-serve: all ## a guest served from an image, against its memory file: ARGS="--memory FILE --rounds 5"
 	@$(PYTHON) tools/bench_image_serve.py $(ARGS)
 
+.PHONY: bench-sandbox
+bench-sandbox: all ## a paused guest goes on, with its working set and without: ARGS="--rounds 9"
+	@$(PYTHON) tools/bench_sandbox.py $(ARGS)
+
 .PHONY: bench-restore
 bench-restore: all ## from a template to its guest's first answer, against the VMM's own restore: ARGS="--vms 1,4 --rounds 9"
 	@$(PYTHON) tools/bench_restore.py -- $(ARGS)

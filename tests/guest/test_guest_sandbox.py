@@ -196,6 +196,28 @@ def test_forks_of_a_guest_go_on_each_by_itself(node):
         file_is_right(node, name, "/tmp/own")
 
 
+def test_a_guest_that_goes_on_again_waits_for_fewer_than_half_of_the_pages(node):
+    node.ok("run", "guest", "--name", "a", "--wait")
+    write_file(node, "a", "/tmp/kept", 8)
+    for _ in range(2):
+        node.ok("pause", "a")
+        node.ok("resume", "a", "--wait")
+        file_is_right(node, "a", "/tmp/kept")
+    node.ok("pause", "a")
+    faults = {}
+    for name in ("with", "without"):
+        node.ok("fork", "a", "--name", name, "--paused")
+        if name == "without":
+            assert sandboxlib.take_working_set_out(node, name) > 0
+        node.ok("resume", name, "--wait")
+        node.exec(name, "echo here")
+        faults[name] = sandboxlib.counters(node, name)["faults"]
+        file_is_right(node, name, "/tmp/kept")
+        node.ok("rm", "--force", name)
+    print(f"faults to the first answer: {faults}, {faults['with'] / faults['without']:.3f} x")
+    assert faults["with"] < faults["without"] / 2
+
+
 def test_a_guest_goes_on_when_its_pagers_are_killed_and_is_dead_when_its_vmm_is(node):
     node.ok("run", "guest", "--name", "a", "--wait")
     write_file(node, "a", "/tmp/kept", 4)

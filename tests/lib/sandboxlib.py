@@ -13,12 +13,14 @@ A process belongs to a store if its working folder is in it: VMMs and pagers hav
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import select
 import shutil
 import signal
+import struct
 import subprocess
 
 import fclib
@@ -159,6 +161,31 @@ def serving(pid):
     """The pager that a supervisor has started."""
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return int(children[0]) if children else pid
+
+
+def counters(node, name):
+    """What its pager has counted until now."""
+    path = node.path(name, "vm", "pager.stats")
+    before = path.stat().st_ino if path.exists() else 0  # it is replaced
+    os.kill(node.serving_pid(name), signal.SIGUSR1)
+    thawtest.wait_until(lambda: path.exists() and path.stat().st_ino != before, "the statistics of the pager")
+    return json.loads(path.read_text())["counters"]
+
+
+def take_working_set_out(node, name):
+    """A paused sandbox gets an image that is the same but for its working set, which is none. Return: how many pages that had."""
+    path = node.path(name, "sandbox.json")
+    record = json.loads(path.read_text())
+    manifests = node.store / "manifests"
+    data = (manifests / record["image"]).read_bytes()
+    (n_runs,) = struct.unpack_from("<Q", data, 56)
+    hot = struct.iter_unpack("<QQ", data[len(data) - 32 - 16 * n_runs:-32])
+    rest = data[:56] + bytes(8) + data[64:len(data) - 32 - 16 * n_runs]
+    digest = hashlib.sha256(rest)
+    (manifests / digest.hexdigest()).write_bytes(rest + digest.digest())
+    (node.store / "names" / f"sandbox.{name}.{record['generation']}").write_text(digest.hexdigest() + "\n")
+    path.write_text(json.dumps(record | {"image": digest.hexdigest()}))
+    return sum(n for _, n in hot)
 
 
 def everything_is_right(node, name):

@@ -144,6 +144,9 @@ def test_after_fifty_generations_every_byte_is_right_and_the_store_has_not_grown
             everything_is_right(node, "a")
     print(f"most: {most[0]} manifests, {most[1]} bytes of packs")
     assert most[0] <= 20
+    last = json.loads(node.ok("image", "inspect", "--json", "sandbox.a.50"))
+    hot = last["working_set"]  # layers have been squashed in between; what is zero has left it
+    assert hot["zero"] == 0 < hot["all"] <= last["pages"]["all"] - last["pages"]["zero"]
     assert sorted(path.name for path in node.path("a").glob("paused.*")) == ["paused.50"]
     node.ok("pause", "a")
     everything_is_right(node, node.ok("resume", "a", "--wait").strip())
