@@ -48,6 +48,13 @@ static int sync_fd(int fd)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
+int folder_sync(int fd)
+{
+    int r = sync_fd(fd);
+
+    return r == -EINVAL ? 0 : r;
+}
+
 /* #syscalls:start newfstatat stat */
 int file_may_replace(const char *path)
 {
@@ -129,8 +136,8 @@ int file_replace_durable(const char *path, const void *bytes, size_t len, int di
     r = replace(path, bytes, len, true);
     if (r < 0)
         return r;
-    r = sync_fd(dir_fd);
-    if (r < 0 && r != -EINVAL) /* EINVAL: this file system knows no such thing */
+    r = folder_sync(dir_fd);
+    if (r < 0)
         return err_origin_errno(r, "%s is written, its folder is not", path);
     return 0;
 }

@@ -36,6 +36,14 @@ int file_replace(const char *path, const char *text, size_t len);
 /** file_remove() - what is not there is no error. Return: 0 or a negative errno with a text */
 int file_remove(const char *path);
 
+/**
+ * folder_sync() - what names the folder @fd has survives a crash of the host
+ *
+ * Some file systems have no fsync(2) for a folder (EINVAL): they keep names as they do, and nobody can ask for more, so that is
+ * no error. It is one for a file: its bytes are promised to be on disk. Return: 0 or a negative errno (no text)
+ */
+int folder_sync(int fd);
+
 /** folder_open() - the folder of the file @path, for reading. Return: the fd (give) or a negative errno (no text) */
 int folder_open(const char *path);
 

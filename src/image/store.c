@@ -47,9 +47,9 @@ const char *store_folder_name(enum store_folder folder)
 /* #syscalls:start fsync */
 static int sync_folder(int fd, const char *path, const char *name)
 {
-    if (fsync(fd) < 0 && errno != EINVAL) /* EINVAL: this file system knows no such thing */
-        return err_origin_errno(-errno, "cannot write the folder %s%s to the disk", path, name);
-    return 0;
+    int r = folder_sync(fd);
+
+    return r < 0 ? err_origin_errno(r, "cannot write the folder %s%s to the disk", path, name) : 0;
 }
 
 int store_sync(struct store *s, enum store_folder folder)

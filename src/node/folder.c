@@ -28,17 +28,6 @@ static int open_folder(const char *path)
     return fd < 0 ? -errno : fd;
 }
 
-static int sync_folder(const char *path)
-{
-    _cleanup_fd_ int fd = open_folder(path);
-
-    if (fd < 0)
-        return err_origin_errno(fd, "cannot open the folder %s", path);
-    if (fsync(fd) < 0 && errno != EINVAL) /* EINVAL: this file system knows no such thing */
-        return err_origin_errno(-errno, "cannot write the folder %s to the disk", path);
-    return 0;
-}
-
 static int make_one(const char *path)
 {
     return mkdir(path, 0700) < 0 && errno != EEXIST
@@ -57,7 +46,7 @@ int folder_make(const char *path, const char *name)
         r = make_one(inside);
         free(inside);
     }
-    return r == 0 ? sync_folder(path) : r;
+    return r == 0 ? tree_sync(path) : r;
 }
 
 /* ---- locks ---------------------------------------------------------------------------------------------------- */
@@ -132,7 +121,7 @@ int folder_remove(const char *parent, const char *name, int fd)
     r = is_at(path, fd) ? hide(path, parent, name, &hidden)
                         : err_origin(-ENOENT, "%s was removed meanwhile", path);
     if (r == 0)
-        r = sync_folder(parent);
+        r = tree_sync(parent);
     if (r == 0)
         r = tree_remove(hidden) < 0 ? -EIO : 0;
     free(path);
@@ -228,15 +217,13 @@ int folder_new_init(struct folder_new *f, const char *parent, const char *name)
     return r;
 }
 
+/* sync_entry() - Return: 0; 1: there is a text */
 static int sync_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
-    _cleanup_fd_ int fd = -1;
-
     (void)at;
     if (kind != FTW_DP && !S_ISREG(st->st_mode))
         return 0;
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    return fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? -errno : 0;
+    return tree_sync(path) < 0 ? 1 : 0;
 }
 
 int folder_new_place(struct folder_new *f)
@@ -246,7 +233,7 @@ int folder_new_place(struct folder_new *f)
 
     assert(!f->placed);
     if (r != 0)
-        return err_origin_errno(r == -1 ? -errno : r, "cannot write %s to the disk", f->path);
+        return r < 0 ? err_origin_errno(-errno, "cannot write %s to the disk", f->path) : -EIO;
     if (asprintf(&final, "%s/%s", f->parent, f->name) < 0)
         return err_origin_errno(-ENOMEM, "cannot put %s into its place", f->path);
     if (renameat2(AT_FDCWD, f->path, AT_FDCWD, final, RENAME_NOREPLACE) < 0) {
@@ -258,7 +245,7 @@ int folder_new_place(struct folder_new *f)
     free(f->path);
     f->path = final;
     f->placed = true;
-    return sync_folder(f->parent);
+    return tree_sync(f->parent);
 }
 
 void folder_new_leave(struct folder_new *f)

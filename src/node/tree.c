@@ -163,11 +163,19 @@ int tree_put_file(int (*put)(const char *from, const char *to), const char *from
 
 int tree_sync(const char *path)
 {
-    _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct stat st;
+    int r;
 
-    if (fd < 0 || fsync(fd) < 0)
+    if (fd < 0 || fstat(fd, &st) < 0)
         return err_origin_errno(-errno, "cannot write %s to the disk", path);
-    return 0;
+    if (S_ISDIR(st.st_mode))
+        r = folder_sync(fd);
+    else if (S_ISREG(st.st_mode))
+        r = fsync(fd) < 0 ? -errno : 0;
+    else
+        return err_origin(-EINVAL, "%s is neither a file nor a folder", path);
+    return r < 0 ? err_origin_errno(r, "cannot write %s to the disk", path) : 0;
 }
 
 /* ---- all of a folder ------------------------------------------------------------------------------------------ */

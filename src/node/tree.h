@@ -33,7 +33,11 @@ int tree_link_durable(const char *from, const char *to);
 int tree_put_file(int (*put)(const char *from, const char *to), const char *from, const char *to,
                   const char *name);
 
-/** tree_sync() - a file or folder is on disk, but not what is in a folder. Return: 0 or a negative errno with a text */
+/**
+ * tree_sync() - a file or folder is on disk, but not what is in a folder
+ *
+ * Return: 0, or a negative errno with a text: -EINVAL or -ELOOP if it is something else, such as a FIFO or a symbolic link
+ */
 int tree_sync(const char *path);
 
 /** tree_remove() - a file or a folder with all that is in it. What is not there is no error. Return: 0 or -errno with a text */

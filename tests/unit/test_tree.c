@@ -153,6 +153,22 @@ static void a_folder_goes_away_although_somebody_has_a_last_word(void **state)
     assert_false(tree_exists(gone));
 }
 
+static void only_files_and_folders_are_synced_and_nobody_is_waited_for(void **state)
+{
+    (void)state;
+    write_at(in_folder("file"), 0, "bytes");
+    assert_int_equal(mkfifo(in_folder("fifo"), 0600), 0);
+    assert_int_equal(symlink("file", in_folder("link")), 0);
+    assert_int_equal(tree_sync(in_folder("file")), 0);
+    assert_int_equal(tree_sync(folder), 0);
+    (void)alarm(10);
+    assert_int_equal(tree_sync(in_folder("fifo")), -EINVAL); /* a VMM may have put it there */
+    (void)alarm(0);
+    assert_non_null(strstr(err_text(), "neither a file nor a folder"));
+    assert_int_equal(tree_sync(in_folder("link")), -ELOOP);
+    assert_int_equal(tree_sync(in_folder("none")), -ENOENT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -160,6 +176,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_copy_replaces_nothing, make, unmake),
         cmocka_unit_test_setup_teardown(a_symbolic_link_is_not_copied, make, unmake),
         cmocka_unit_test_setup_teardown(a_link_is_the_same_file, make, unmake),
+        cmocka_unit_test_setup_teardown(only_files_and_folders_are_synced_and_nobody_is_waited_for,
+                                        make, unmake),
         cmocka_unit_test_setup_teardown(
             a_folder_goes_away_with_all_that_is_in_it_and_nothing_that_it_links_to, make, unmake),
         cmocka_unit_test_setup_teardown(a_folder_goes_away_although_somebody_has_a_last_word, make,

@@ -93,12 +93,12 @@ static int write_beside(const struct image *img, const char *path, const struct 
     r = unpack_image(img, fd, path, job);
     if (r == 0 && (fsync(fd) < 0 || rename(temp, path) < 0))
         r = err_origin_errno(-errno, "cannot write %s", path);
-    if (r < 0)
+    if (r < 0) {
         (void)unlink(temp);
-    else if (fsync(folder) < 0 &&
-             errno != EINVAL) /* EINVAL: this file system knows no such thing */
-        r = err_origin_errno(-errno, "%s is written, its folder is not", path);
-    return r;
+        return r;
+    }
+    r = folder_sync(folder);
+    return r < 0 ? err_origin_errno(r, "%s is written, its folder is not", path) : 0;
 }
 
 static int unpack(const struct request *req)
