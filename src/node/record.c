@@ -74,6 +74,30 @@ int record_check_text(const char *where, const char *name, const char *text, uin
     return 0;
 }
 
+/* ---- lists of texts --------------------------------------------------------------------------------------------- */
+
+int record_texts_add(struct record_texts *list, const char *text)
+{
+    char **more = reallocarray((void *)list->texts, list->n + 1, sizeof(*more));
+
+    if (more) {
+        list->texts = more;
+        more[list->n] = strdup(text);
+    }
+    if (!more || !more[list->n])
+        return err_origin(-ENOMEM, "no memory for a list of texts");
+    list->n++;
+    return 0;
+}
+
+void record_texts_deinit(struct record_texts *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        free(list->texts[i]);
+    free((void *)list->texts);
+    *list = (struct record_texts){0};
+}
+
 /* NOLINTBEGIN(misc-no-recursion): as deep as the tables are */
 
 /* ---- reading -------------------------------------------------------------------------------------------------- */
@@ -143,8 +167,34 @@ static int read_part(struct place at, const struct record_field *f, const json_t
 
     if (!json_is_object(value))
         return refuse(at, f, value, "an object");
+    if (f->optional)
+        *(bool *)out = true;
     (void)snprintf(prefix, sizeof(prefix), "%s%s.", at.prefix, f->name);
     return read_fields((struct place){at.name, prefix}, f->fields, value, out);
+}
+
+static int read_texts(struct place at, const struct record_field *f, const json_t *value,
+                      struct record_texts *out)
+{
+    char expected[64];
+    const json_t *one;
+    size_t i;
+    int r = 0;
+
+    (void)snprintf(expected, sizeof(expected), "an array of up to %" PRIu64 " strings", f->max);
+    if (!json_is_array(value) || json_array_size(value) > f->max)
+        return refuse(at, f, value, expected);
+    record_texts_deinit(out);
+    json_array_foreach (value, i, one) {
+        if (!json_is_string(one))
+            return refuse(at, f, value, expected);
+        r = record_check_text(at.name, f->name, json_string_value(one), 0);
+        if (r == 0)
+            r = record_texts_add(out, json_string_value(one));
+        if (r < 0)
+            return r;
+    }
+    return 0;
 }
 
 static int read_field(struct place at, const struct record_field *f, const json_t *value,
@@ -172,6 +222,8 @@ static int read_field(struct place at, const struct record_field *f, const json_
         return 0;
     case RECORD_WORD:
         return read_word(at, f, value, out);
+    case RECORD_TEXTS:
+        return read_texts(at, f, value, out);
     case RECORD_PART:
     default:
         return read_part(at, f, value, out);
@@ -273,6 +325,33 @@ int record_read(const struct record_form *form, const char *path, void *out)
 
 static json_t *json_of_fields(const struct record_field *fields, const void *in);
 
+/* json_of_texts() - Return: (give) NULL on an error */
+static json_t *json_of_texts(const struct record_texts *list)
+{
+    _cleanup_(json_unrefp) json_t *array = json_array();
+
+    for (size_t i = 0; array && i < list->n; i++) {
+        if (json_array_append_new(array, json_string(list->texts[i])) < 0)
+            return NULL;
+    }
+    return TAKE(array);
+}
+
+/* is_left_out() - of an optional field: it has nothing to be written */
+static bool is_left_out(const struct record_field *f, const void *value)
+{
+    switch (f->type) {
+    case RECORD_TEXT:
+        return !*(char *const *)value;
+    case RECORD_TEXTS:
+        return ((const struct record_texts *)value)->n == 0;
+    case RECORD_PART:
+        return !*(const bool *)value;
+    default:
+        return false;
+    }
+}
+
 /* json_of() - Return: (give) NULL on an error */
 static json_t *json_of(const struct record_field *f, const void *value)
 {
@@ -287,6 +366,8 @@ static json_t *json_of(const struct record_field *f, const void *value)
         return json_boolean(*(const bool *)value);
     case RECORD_WORD:
         return json_string(f->words[*(const unsigned *)value]);
+    case RECORD_TEXTS:
+        return json_of_texts(value);
     case RECORD_PART:
     default:
         return json_of_fields(f->fields, value);
@@ -298,7 +379,7 @@ static int add_fields(json_t *object, const struct record_field *fields, const v
     for (const struct record_field *f = fields; f->name; f++) {
         const void *value = (const char *)in + f->offset;
 
-        if (f->type == RECORD_TEXT && f->optional && !*(char *const *)value)
+        if (f->optional && is_left_out(f, value))
             continue;
         if (json_object_set_new(object, f->name, json_of(f, value)) < 0)
             return -EINVAL;
@@ -353,6 +434,8 @@ static void free_fields(const struct record_field *fields, void *record)
 
         if (f->type == RECORD_PART)
             free_fields(f->fields, value);
+        if (f->type == RECORD_TEXTS)
+            record_texts_deinit(value);
         if (f->type != RECORD_TEXT)
             continue;
         free(*(char **)value);

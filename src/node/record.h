@@ -29,11 +29,13 @@ enum record_type {
     RECORD_FLAG,   /* true or false; bool */
     RECORD_WORD,   /* one of @words; unsigned: which one */
     RECORD_PART,   /* an object with fields of its own; a struct */
+    RECORD_TEXTS,  /* an array of up to @max strings, such as texts; struct record_texts, owned */
 };
 
 /**
  * struct record_field - one of a struct's fields; a table of them ends with a name that is NULL
- * @optional: it may be missing, then the struct keeps what it has; a text that is NULL is not written
+ * @optional: it may be missing, then the struct keeps what it has; a text that is NULL is not written, nor an empty array. The
+ *            struct of a part begins with a bool: is it there?
  * @words:    ends with NULL; places that are not in use are ""
  * @fields:   of the part
  */
@@ -46,6 +48,17 @@ struct record_field {
     enum record_type type;
     bool optional;
 };
+
+/** struct record_texts - @n of them */
+struct record_texts {
+    char **texts;
+    size_t n;
+};
+
+/** record_texts_add() - a copy of @text. Return: 0 or -ENOMEM with a text */
+int record_texts_add(struct record_texts *list, const char *text);
+
+void record_texts_deinit(struct record_texts *list);
 
 /** struct record_form - a kind of record */
 struct record_form {

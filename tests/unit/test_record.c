@@ -14,6 +14,11 @@ struct part {
     char *text;
 };
 
+struct extra {
+    bool given;
+    struct record_texts words;
+};
+
 struct thing {
     char *name;
     char *note;
@@ -22,12 +27,22 @@ struct thing {
     bool on;
     unsigned colour;
     struct part part;
+    struct extra extra;
 };
 
 static const char *const colours[] = {"red", "", "green", "blue", NULL};
 
 static const struct record_field part_fields[] = {
     {.name = "text", .type = RECORD_TEXT, .offset = offsetof(struct part, text)},
+    {.name = NULL},
+};
+
+static const struct record_field extra_fields[] = {
+    {.name = "words",
+     .type = RECORD_TEXTS,
+     .offset = offsetof(struct extra, words),
+     .max = 2,
+     .optional = true},
     {.name = NULL},
 };
 
@@ -41,6 +56,7 @@ static const struct record_field fields[] = {
     {.name = "on", .type = RECORD_FLAG, AT(on)},
     {.name = "colour", .type = RECORD_WORD, AT(colour), .words = colours},
     {.name = "part", .type = RECORD_PART, AT(part), .fields = part_fields},
+    {.name = "extra", .type = RECORD_PART, AT(extra), .fields = extra_fields, .optional = true},
     {.name = NULL},
 };
 
@@ -132,6 +148,41 @@ static void every_field_is_checked_and_the_error_names_it(void **state)
             "part is [], expected an object");
 }
 
+#define GOOD     HEAD "\"name\":\"n\",\"count\":1,"
+#define GOOD_END "\"bytes\":5,\"on\":true,\"colour\":\"blue\",\"part\":{\"text\":\"t\"}"
+
+static void a_part_and_a_list_may_be_there_or_not(void **state)
+{
+    static const char *const texts[] = {
+        GOOD GOOD_END "}",
+        GOOD GOOD_END ",\"extra\":{}}",
+        GOOD GOOD_END ",\"extra\":{\"words\":[\"a b\",\"\"]}}",
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(texts); i++) {
+        struct thing t = {0};
+        char *text;
+        json_t *json;
+
+        assert_int_equal(record_parse(&form, "it", texts[i], strlen(texts[i]), &t), 0);
+        assert_int_equal(t.extra.given, i > 0);
+        assert_int_equal(t.extra.words.n, i == 2 ? 2 : 0);
+        json = record_json(&form, &t);
+        text = json_dumps(json, JSON_COMPACT);
+        assert_string_equal(text, texts[i]);
+        free(text);
+        json_decref(json);
+        record_deinit(&form, &t);
+    }
+    refused(GOOD GOOD_END ",\"extra\":{\"words\":[\"a\",\"b\",\"c\"]}}",
+            "extra.words is [\"a\",\"b\",\"c\"], expected an array of up to 2 strings");
+    refused(GOOD GOOD_END ",\"extra\":{\"words\":[1]}}", "expected an array of up to 2 strings");
+    refused(GOOD GOOD_END ",\"extra\":{\"words\":[\"\\n\"]}}", "control character");
+    refused(GOOD GOOD_END ",\"extra\":{\"more\":1}}", "there is no field extra.more");
+    refused(GOOD GOOD_END ",\"extra\":null}", "expected an object");
+}
+
 static void what_is_no_record_of_this_kind_and_version_is_refused(void **state)
 {
     (void)state;
@@ -158,6 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_written_is_read_again),
         cmocka_unit_test(every_field_is_checked_and_the_error_names_it),
+        cmocka_unit_test(a_part_and_a_list_may_be_there_or_not),
         cmocka_unit_test(what_is_no_record_of_this_kind_and_version_is_refused),
         cmocka_unit_test(a_file_that_cannot_be_a_record_is_not_read),
     };
