@@ -13,6 +13,7 @@
  * - A snapshot that cannot be loaded is the end of the process; and while it is loaded Firecracker touches memory, so its
  *   pager must be served by somebody else than who waits here.
  * - A balloon is there from the start on, as it cannot be added later; but not with huge pages before 1.14, which refuses both.
+ * - Each request depends on the version. A process does not change it, so it is asked for once.
  * - In a jail (jailer.h), Firecracker sees the root only. What this process opens for it stays outside: console, FIFO, how it
  *   ended. The files of the spec must be readable by the jailed user, the rootfs writable unless it is read-only.
  */
@@ -119,8 +120,17 @@ static unsigned left_ms(uint64_t deadline_ns)
     return ms > 0 ? (unsigned)ms : 1;
 }
 
-/* client_open() - @out: (give) */
-static int client_open(const struct vmm *vm, uint64_t deadline_ns, struct fc_client **out)
+/* learn_version() - the process's own: asked for if nobody has yet */
+static int learn_version(struct vmm *vm, struct fc_client *c, uint64_t deadline_ns)
+{
+    int r = fc_client_version(c, &vm->version, left_ms(deadline_ns));
+
+    vm->has_version = r == 0;
+    return r;
+}
+
+/* client_new() - @out: (give) nobody is asked anything */
+static int client_new(const struct vmm *vm, uint64_t deadline_ns, struct fc_client **out)
 {
     char path[PATH_MAX];
     int r = vmm_path(vm, VMM_FILE_API, path, sizeof(path));
@@ -128,11 +138,23 @@ static int client_open(const struct vmm *vm, uint64_t deadline_ns, struct fc_cli
     return r < 0 ? r : fc_client_new(out, path, left_ms(deadline_ns));
 }
 
+/* client_open() - @out: (give) one that knows the version */
+static int client_open(struct vmm *vm, uint64_t deadline_ns, struct fc_client **out)
+{
+    int r = client_new(vm, deadline_ns, out);
+
+    if (r == 0 && vm->has_version)
+        fc_client_assume(*out, &vm->version);
+    else if (r == 0)
+        r = learn_version(vm, *out, deadline_ns);
+    return r;
+}
+
 /* wait_ready() - until it answers, ends, or the time is over */
-static int wait_ready(const struct vmm *vm, uint64_t deadline_ns)
+static int wait_ready(struct vmm *vm, uint64_t deadline_ns)
 {
     _cleanup_(fc_client_freep) struct fc_client *c = NULL;
-    int r = client_open(vm, deadline_ns, &c);
+    int r = client_new(vm, deadline_ns, &c);
 
     if (r < 0)
         return r;
@@ -140,14 +162,16 @@ static int wait_ready(const struct vmm *vm, uint64_t deadline_ns)
         unsigned left = left_ms(deadline_ns);
 
         r = fc_client_wait(c, left < WAIT_SLICE_MS ? left : WAIT_SLICE_MS);
-        if (r == 0 || vmm_has_ended(vm) || clock_left_ms(deadline_ns) == 0)
+        if (r == 0)
+            return learn_version(vm, c, deadline_ns);
+        if (vmm_has_ended(vm) || clock_left_ms(deadline_ns) == 0)
             return r;
         if (r != -ETIMEDOUT && r != -ENOENT && r != -ECONNREFUSED && r != -EBUSY)
             return r;
     }
 }
 
-static int set_state(const struct vmm *vm, enum fc_vm_state state, uint64_t deadline_ns)
+static int set_state(struct vmm *vm, enum fc_vm_state state, uint64_t deadline_ns)
 {
     _cleanup_(fc_client_freep) struct fc_client *c = NULL;
     struct fc_vm body = {.state = state};
@@ -236,6 +260,7 @@ static int fc_start(struct vmm *vm, bool loads, uint64_t deadline_ns)
     int r;
 
     (void)loads;
+    vm->has_version = false;
     if (in < 0)
         return in;
     out = console_open(vm);

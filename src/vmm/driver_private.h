@@ -21,6 +21,8 @@ struct vmm {
     char *folder;         /* absolute */
     char *root; /* absolute: what the VMM sees as its folder; the same, unless there is a jail */
     struct vmm_id id; /* zeroed: not started */
+    bool has_version; /* the process @id was asked for its version, and this is it */
+    struct thaw_version version;
 };
 
 /**
