@@ -37,7 +37,7 @@ static int reader_init(struct reader *rd, struct vmm *vm, const struct console_w
                           .wait = wait,
                           .deadline_ns = clock_now_ns() + wait->timeout_ms * NS_PER_MS,
                           .fd = -1};
-    if (tree_path(rd->path, sizeof(rd->path), vmm_root(vm), VMM_FILE_CONSOLE) < 0)
+    if (tree_path(rd->path, sizeof(rd->path), vmm_folder(vm), VMM_FILE_CONSOLE) < 0)
         return -ENAMETOOLONG;
     rd->fd = open(rd->path, O_RDONLY | O_CLOEXEC);
     if (rd->fd >= 0 && from_end)
@@ -222,7 +222,7 @@ int console_wait_shell(struct vmm *vm, const struct console_wait *wait)
 {
     uint64_t deadline_ns = clock_now_ns() + wait->timeout_ms * NS_PER_MS;
     char path[PATH_MAX];
-    int r = tree_path(path, sizeof(path), vmm_root(vm), VMM_FILE_CONSOLE);
+    int r = tree_path(path, sizeof(path), vmm_folder(vm), VMM_FILE_CONSOLE);
 
     if (r < 0)
         return r;

@@ -22,10 +22,12 @@
 #include "base/err.h"
 #include "base/fd.h"
 #include "vmm/driver_private.h"
+#include "vmm/jailer.h"
 
 #define ASK_MS  10000u /* for a program that prints its version */
 #define KILL_MS 10000u /* for a process to end that was killed */
-#define EXIT_MS 500u   /* for a keeper to write down what has happened */
+#define MOUNTS  "/proc/self/mounts"
+#define EXIT_MS 500u /* for a keeper to write down what has happened */
 
 static const struct vmm_driver *const all_drivers[] = {
     &driver_fc,
@@ -156,12 +158,14 @@ int vmm_adopt(struct vmm **out, const struct vmm_driver *driver, const struct vm
               const char *folder, struct vmm_id id)
 {
     _cleanup_(vmm_freep) struct vmm *vm = NULL;
-    int r = vmm_new(&vm, driver, spec, folder);
+    int r;
 
-    if (r < 0)
-        return r;
+    /* First: of one that has ended there may be nothing left that a VM could be made of. */
     if (child_has_ended(id))
         return err_origin(-ESRCH, "the VMM in %s, process %d, has ended", folder, id.pid);
+    r = vmm_new(&vm, driver, spec, folder);
+    if (r < 0)
+        return r;
     assert(vm);
     vm->id = id;
     *out = TAKE(vm);
@@ -171,6 +175,26 @@ int vmm_adopt(struct vmm **out, const struct vmm_driver *driver, const struct vm
 const char *vmm_root(const struct vmm *vm)
 {
     return vm->root;
+}
+
+const char *vmm_folder(const struct vmm *vm)
+{
+    return vm->folder;
+}
+
+int vmm_give(const struct vmm *vm, const char *name)
+{
+    return vm->spec.jail ? jail_give(vm->spec.jail, vm->root, name) : 0;
+}
+
+int vmm_clear(const char *folder)
+{
+    _cleanup_free_ char *root = NULL;
+    int r = jail_find(folder, &root);
+
+    if (r == 0)
+        r = jail_remove_cgroups(root, MOUNTS);
+    return r == -ENOENT ? 0 : r;
 }
 
 struct vmm_id vmm_id(const struct vmm *vm)

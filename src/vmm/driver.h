@@ -25,6 +25,7 @@
  *     vmm.log                  what the VMM has written
  *     pid                      which process the VMM is (child_id_read()), written before it runs
  *     exit                     how the VMM ended: one line, written by the process that waits for it
+ *     root                     with a jail: a symbolic link to vmm_root(), made by vmm_new()
  *
  * The life of a VM, and which operation takes it where:
  *
@@ -59,6 +60,7 @@
 #define VMM_FILE_LOG       "vmm.log"
 #define VMM_FILE_PID       "pid"
 #define VMM_FILE_EXIT      "exit"
+#define VMM_FILE_ROOT      "root"
 
 #define VMM_MEMORY_MIB_MIN 32u
 #define VMM_VSOCK_CID      3u /* the first that is free; each Firecracker has all numbers for itself */
@@ -66,14 +68,14 @@
 /**
  * struct vmm_jail - run the VMM through Firecracker's jailer
  *
- * What the VMM opens in vmm_root() must be readable by its user, and `rootfs` writable unless it is read-only.
+ * What the VMM opens in vmm_root() must be readable by its user, and `rootfs` writable unless it is read-only: vmm_give().
  *
  * @program:     of the jailer; NULL: "jailer" on PATH
  * @id:          letters, digits, '-'; at most 64
- * @chroot_base: the folder of all jails; the one of this VM is made in it by vmm_new()
+ * @chroot_base: the folder of all jails; the one of this VM is made in it by the first vmm_new() of its folder
  * @uid, @gid:   what the VMM becomes
  * @netns:       path of a network namespace to join; NULL: none
- * @cgroup_version: 1 or 2
+ * @cgroup_version: 1 or 2; 0: the jailer's default
  * @cgroups:     (borrow) @n_cgroups settings, such as "memory.max=1073741824"
  */
 struct vmm_jail {
@@ -207,6 +209,26 @@ struct vmm *vmm_free(struct vmm *vm);
 
 /** vmm_root() - the folder that the VMM sees as its own: @folder, or the jail's root. (borrow) */
 const char *vmm_root(const struct vmm *vm);
+
+/** vmm_folder() - the VM's own folder, absolute. (borrow) */
+const char *vmm_folder(const struct vmm *vm);
+
+/**
+ * vmm_give() - a file of vmm_root() is for the VMM's user to read and write from now on, if that is another one than ours
+ *
+ * Not for a file that has other names: they would be given away, too. Return: 0 or a negative errno with a text
+ */
+int vmm_give(const struct vmm *vm, const char *name);
+
+/**
+ * vmm_clear() - what a VM that has ended has left outside of its folder and root goes away: the cgroups that the jailer has made
+ *
+ * Nothing needs to be known of the VM but its folder. Whoever removes the folder calls this before. One that never had a jail
+ * has nothing, and that is no error.
+ *
+ * Return: 0 or a negative errno with a text
+ */
+int vmm_clear(const char *folder);
 
 /**
  * vmm_start() - start the process, wait until it answers

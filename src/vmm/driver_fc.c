@@ -106,7 +106,7 @@ static int fc_snapshot_format(const struct vmm_spec *spec, const char *program, 
 static int fc_find_root(const struct vmm *vm, char **out)
 {
     if (vm->spec.jail)
-        return jail_root(vm->spec.jail, vmm_program(vm), out);
+        return jail_root(vm->spec.jail, vm->folder, vmm_program(vm), out);
     *out = strdup(vm->folder);
     return *out ? 0 : err_origin(-ENOMEM, "no memory for a VM");
 }

@@ -16,7 +16,7 @@ static int check_jail(const struct vmm_driver *driver, const struct vmm_jail *ja
     size_t n;
 
     if (!driver->knows_jail)
-        return err_origin(-EINVAL, "jail: %s has none", driver->name);
+        return err_origin(-EINVAL, "jail: %s has none, Firecracker has", driver->name);
     if (!jail->id || !jail->chroot_base)
         return err_origin(-EINVAL, "jail: it needs an id and a folder");
     n = strlen(jail->id);

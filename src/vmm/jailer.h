@@ -17,8 +17,18 @@
 
 #define JAIL_MAX_ARGS 64 /* of the jailer, cgroup settings included */
 
-/** jail_root() - made, and the folders above it, if it is not there. @program: as it is called. @out: (give) absolute */
-int jail_root(const struct vmm_jail *jail, const char *program, char **out);
+/**
+ * jail_root() - of the VM in @folder: made, and the folders above it, if there is none yet
+ * @program: as it is called
+ * @out:     (give) absolute
+ *
+ * Its name has the program's in it, which may be another one tomorrow, or have gone. So the VM's folder has a link to it, and
+ * what that says counts.
+ */
+int jail_root(const struct vmm_jail *jail, const char *folder, const char *program, char **out);
+
+/** jail_find() - the same, of one that was made. Return: 0; -ENOENT (no text): there is none; another negative errno with a text */
+int jail_find(const char *folder, char **out);
 
 /**
  * jail_argv() - what is executed
@@ -33,6 +43,14 @@ struct jail_numbers {
 };
 int jail_argv(const struct vmm_jail *jail, const char *program, const char *const *args,
               struct jail_numbers *numbers, const char *argv[static JAIL_MAX_ARGS]);
+
+/**
+ * jail_remove_cgroups() - those that the jailer has made: PROGRAM/ID beneath each mount of cgroups. PROGRAM itself is for all
+ * @mounts: the file that says what is mounted where
+ *
+ * Context: no process is left in them. Return: 0, also if there are none; or a negative errno with a text
+ */
+int jail_remove_cgroups(const char *root, const char *mounts);
 
 /** jail_clear() - remove what the jailer made in @root for an earlier VMM. Return: 0 or a negative errno with a text */
 int jail_clear(const char *root, const char *program);
