@@ -35,7 +35,6 @@ struct pager_command {
     size_t n;
     char *store;            /* owned: absolute, as the pager has a folder of its own */
     char program[PATH_MAX]; /* of this process: its own name is of use to who lists processes */
-    char socket[PATH_MAX];  /* where the VMM looks for it */
     char seconds[24];
     char uid[24];
 };
@@ -87,16 +86,11 @@ static int command_init(struct pager_command *c, const struct instance_spec *ser
     return 0;
 }
 
-/* command_listen() - what one is told that waits for a VMM in @vmm's root */
-static int command_listen(struct pager_command *c, const struct instance_spec *serve,
-                          const struct vmm_spec *spec, const char *folder, const char *root)
+/* command_listen() - what one is told that waits for a VMM; by way of the link to a jail's root: a socket's name must be short */
+static void command_listen(struct pager_command *c, const struct instance_spec *serve,
+                           const struct vmm_spec *spec)
 {
-    bool jailed = strcmp(folder, root) != 0;
-
-    if (snprintf(c->socket, sizeof(c->socket), "%s%s%s", jailed ? root : "", jailed ? "/" : "",
-                 VMM_FILE_UFFD) >= (int)sizeof(c->socket))
-        return err_origin(-ENAMETOOLONG, "the folder name %s is too long", root);
-    command_add_option(c, "--socket", c->socket);
+    command_add_option(c, "--socket", spec->jail ? VMM_FILE_ROOT "/" VMM_FILE_UFFD : VMM_FILE_UFFD);
     command_add_option(c, serve->record_missed ? "--record-missed" : "--record", serve->record);
     if (serve->record && serve->record_seconds > 0) {
         (void)snprintf(c->seconds, sizeof(c->seconds), "%u", serve->record_seconds);
@@ -107,7 +101,6 @@ static int command_listen(struct pager_command *c, const struct instance_spec *s
         (void)snprintf(c->uid, sizeof(c->uid), "%u", spec->jail->uid);
         command_add_option(c, "--allow-uid", c->uid);
     }
-    return 0;
 }
 
 /* log_has() - does the file have this text in its first bytes? */
@@ -187,18 +180,13 @@ static int start_listening(struct instance *in, const struct instance_spec *serv
                            const struct vmm_spec *spec, const char *folder, unsigned timeout_ms)
 {
     _cleanup_(command_deinit) struct pager_command c = {.n = 0};
-    const char *root = vmm_root(in->vmm);
     int r = command_init(&c, serve);
 
-    if (r == 0)
-        r = command_listen(&c, serve, spec, folder, root);
-    if (r == 0)
-        r = pager_start(&in->pager, &c, folder, "msg=\"listening\"", timeout_ms);
-    if (r == 0)
-        r = set_state_path(in, serve->state_dir);
-    if (r == 0 && spec->jail && lchown(c.socket, spec->jail->uid, spec->jail->gid) < 0)
-        r = err_origin_errno(-errno, "cannot give %s to user %u", c.socket, spec->jail->uid);
-    return r;
+    if (r < 0)
+        return r;
+    command_listen(&c, serve, spec);
+    r = pager_start(&in->pager, &c, folder, "msg=\"listening\"", timeout_ms);
+    return r == 0 ? set_state_path(in, serve->state_dir) : r;
 }
 
 int instance_adopt(struct instance *in, const char *folder, const struct instance_spec *serve,

@@ -212,14 +212,15 @@ struct instance_spec sandbox_serve_spec(const struct sandbox *s)
 
 int sandbox_instance(struct sandbox *s, struct instance *out)
 {
-    const struct vmm_spec spec = template_spec(&s->origin);
+    struct sandbox_spec spec;
     char path[PATH_MAX];
     int r = sandbox_path(s, path, sizeof(path), SANDBOX_VM);
 
     *out = (struct instance){0};
     if (r < 0 || !sandbox_record_is_of_this_boot(&s->record) || !tree_exists(path))
         return r;
-    return instance_find(out, sandbox_driver(s), &spec, path, s->record.state_dir);
+    r = sandbox_spec(s, &spec);
+    return r == 0 ? instance_find(out, sandbox_driver(s), &spec.vmm, path, s->record.state_dir) : r;
 }
 
 int sandbox_end_instance(struct sandbox *s)
@@ -230,7 +231,7 @@ int sandbox_end_instance(struct sandbox *s)
     if (r == 0)
         r = instance_end(&in, SANDBOX_DEADLINE_MS);
     instance_forget(&in);
-    return r;
+    return r == 0 ? sandbox_leave_jail(s) : r;
 }
 
 const struct vmm_driver *sandbox_driver(const struct sandbox *s)
@@ -291,5 +292,6 @@ int sandbox_drop_vm(struct sandbox *s)
         for (size_t i = 0; i < ARRAY_LEN(kept); i++)
             keep_log(vm, logs, kept[i]);
     }
-    return tree_remove(vm);
+    r = sandbox_leave_jail(s);
+    return r == 0 ? tree_remove(vm) : r;
 }

@@ -59,11 +59,13 @@ struct sandbox {
  * struct sandbox_wishes - how it is made; zeroed: as usual
  * @name:      NULL: one is invented
  * @state_dir: of its pagers; NULL: where thaw serve has them by itself
+ * @jail:      (borrow) its id is not looked at; NULL: none. Of a fork: what its origin has
  * @deadline_ms: for each step of the start
  */
 struct sandbox_wishes {
     const char *name;
     const char *state_dir;
+    const struct sandbox_jail *jail;
     unsigned deadline_ms;
 };
 

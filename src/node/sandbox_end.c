@@ -131,6 +131,8 @@ int sandbox_remove_broken(const char *store, const char *name)
     if (r == 0)
         r = instance_end_by_files(vm, 0, SANDBOX_DEADLINE_MS);
     if (r == 0)
+        r = sandbox_leave_jail(s);
+    if (r == 0)
         r = forget_images(store, name);
     return r == 0 ? remove_folder(store, name, s->lock_fd) : r;
 }

@@ -63,6 +63,8 @@ static int make_record(struct sandbox_record *out, const struct sandbox *s,
         r = sandbox_record_set_text(&out->image, of->image);
     if (r == 0)
         r = sandbox_record_set_text(&out->base, of->base);
+    if (r == 0)
+        r = sandbox_jail_copy(&out->jail, &of->jail);
     return r == 0 && state_dir ? sandbox_record_set_text(&out->state_dir, state_dir) : r;
 }
 

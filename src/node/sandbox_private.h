@@ -6,12 +6,15 @@
  * sandbox_private.h - what the files of sandbox.h share
  *
  *     sandbox.c             finding one, its lock, its names, what it was made from
+ *     sandbox_spec.c        what its VMM is started with, in what jail
  *     sandbox_start.c       the folder of a VM is made, and the VM starts in it: run, resume
  *     sandbox_pause.c       a running VM becomes files
  *     sandbox_reconcile.c   record and reality are brought together
  *     sandbox_end.c         kill, remove
  *     sandbox_fork.c        another one of the same files
  */
+
+#include <limits.h>
 
 #include "image/store.h"
 #include "node/instance.h"
@@ -20,6 +23,32 @@
 #define SANDBOX_VM     "vm"
 #define SANDBOX_MISSED "vm/missed" /* what its pager has recorded: see layer_hot.h */
 #define SANDBOX_LOGS   "logs"
+#define SANDBOX_JAIL   "jail" /* in vm/ */
+
+/** struct sandbox_spec - what its VMM is started with; the texts are borrowed of the sandbox */
+struct sandbox_spec {
+    struct vmm_spec vmm;
+    struct vmm_jail jail; /* if @vmm has one */
+    char base[PATH_MAX];
+    char netns[PATH_MAX];
+};
+
+/** sandbox_spec() - of one that was read; @out may not be moved. Return: 0 or a negative errno with a text */
+int sandbox_spec(const struct sandbox *s, struct sandbox_spec *out);
+
+/**
+ * sandbox_check_jail() - can there be such a jail here, for a VMM of this template? Asked before anything is made
+ * @jail: NULL: none
+ *
+ * Return: 0 or a negative errno with a text: -EPERM: we are not root
+ */
+int sandbox_check_jail(const struct sandbox_jail *jail, const struct template *t);
+
+/** sandbox_make_jail() - the folder for it, in a vm/ that is there. Return: 0 or a negative errno with a text */
+int sandbox_make_jail(const struct sandbox_spec *spec);
+
+/** sandbox_leave_jail() - nothing is left of it; its VMM has ended. Return: 0, also if there is none, or -errno with a text */
+int sandbox_leave_jail(struct sandbox *s);
 
 /** sandbox_path() - of something in the sandbox's folder. Return: 0 or -ENAMETOOLONG with a text */
 int sandbox_path(const struct sandbox *s, char *buf, size_t len, const char *name);

@@ -19,7 +19,7 @@
 /* has_died() - of a running or pausing one */
 static int has_died(struct sandbox *s, struct instance *in)
 {
-    const struct vmm_spec spec = template_spec(&s->origin);
+    const struct vmm_spec spec = template_spec(&s->origin); /* a jail says nothing of its end */
     _cleanup_(vmm_freep) struct vmm *vmm = NULL;
     char path[PATH_MAX];
     char why[200];
@@ -37,7 +37,8 @@ static int has_died(struct sandbox *s, struct instance *in)
     if (r < 0)
         return r;
     vmm_end_text(vmm, why, sizeof(why));
-    return sandbox_commit_dead(s, why);
+    r = sandbox_leave_jail(s);
+    return r == 0 ? sandbox_commit_dead(s, why) : r;
 }
 
 /* serve_again() - a VMM that nobody serves stands still at its next missing page: another pager goes on */

@@ -83,6 +83,7 @@ static const struct record_field fields[] = {
     {FIELD(changed_ms), .type = RECORD_LONG, .max = INT64_MAX},
     {FIELD(boot_id), .type = RECORD_TEXT, .max = BOOT_ID_BYTES},
     {FIELD(state_dir), .type = RECORD_TEXT, .max = PATH_MAX, .optional = true},
+    {FIELD(jail), .type = RECORD_PART, .fields = sandbox_jail_fields, .optional = true},
     {FIELD(end), .type = RECORD_TEXT, .optional = true},
     {.name = NULL},
 };

@@ -14,6 +14,7 @@
 
 #include "node/places.h"
 #include "node/record.h"
+#include "node/sandbox_jail.h"
 #include "image/manifest.h"
 
 #define SANDBOX_NAME_MAX 64u
@@ -44,7 +45,8 @@ struct sandbox_record {
     uint64_t changed_ms; /* of the state */
     char *boot_id;       /* of the kernel on which the record was written */
     char *state_dir;     /* of its pagers; NULL: where they have it by themselves */
-    char *end;           /* dead: how it ended; NULL: it is not */
+    struct sandbox_jail jail;
+    char *end; /* dead: how it ended; NULL: it is not */
 };
 
 /** sandbox_name_check() - letters, digits, '-', '_', beginning with a letter or digit. Return: 0 or -EINVAL with a text */

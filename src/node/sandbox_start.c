@@ -36,9 +36,43 @@ static int put_boot_files(const struct template *t, const char *from, const char
     return r;
 }
 
-static int make_vm(struct sandbox *s, const char *from, char *vm, size_t len)
+/* put_copy() - of a file that is the VMM's own from now on */
+static int put_copy(const char *from, const struct vmm *vmm, const char *name)
 {
-    const struct template *t = &s->origin;
+    int r = tree_put_file(tree_copy_file, from, vmm_root(vmm), name);
+
+    return r == 0 ? vmm_give(vmm, name) : r;
+}
+
+/* may_link() - a disk that is only read is shared, if who reads it may: templates of old have disks that only their owner may read */
+static bool may_link(const struct sandbox *s, const char *from)
+{
+    char path[PATH_MAX];
+    struct stat st;
+
+    if (!s->origin.rootfs_read_only || !s->record.jail.given)
+        return s->origin.rootfs_read_only;
+    return snprintf(path, sizeof(path), "%s/" VMM_FILE_ROOTFS, from) < (int)sizeof(path) &&
+           stat(path, &st) == 0 && (st.st_mode & S_IROTH) != 0;
+}
+
+/* put_files() - what the VMM finds in its root; one in a jail boots nothing, so it needs nothing to boot */
+static int put_files(struct sandbox *s, const char *from, const struct vmm *vmm)
+{
+    int r = 0;
+
+    if (!s->record.jail.given)
+        r = put_boot_files(&s->origin, s->folder, vmm_root(vmm));
+    if (r == 0 && s->origin.has_rootfs)
+        r = may_link(s, from) ? tree_put_file(tree_link_file, from, vmm_root(vmm), VMM_FILE_ROOTFS)
+                              : put_copy(from, vmm, VMM_FILE_ROOTFS);
+    return r == 0 ? put_copy(from, vmm, VMM_FILE_STATE) : r;
+}
+
+static int make_vm(struct sandbox *s, const struct sandbox_spec *spec, const char *from, char *vm,
+                   size_t len)
+{
+    _cleanup_(vmm_freep) struct vmm *vmm = NULL;
     int r = sandbox_drop_vm(s);
 
     if (r == 0)
@@ -46,31 +80,30 @@ static int make_vm(struct sandbox *s, const char *from, char *vm, size_t len)
     if (r == 0 && mkdir(vm, 0700) < 0)
         r = err_origin_errno(-errno, "cannot make the folder %s", vm);
     if (r == 0)
-        r = put_boot_files(t, s->folder, vm);
-    if (r == 0 && t->has_rootfs)
-        r = tree_put_file(t->rootfs_read_only ? tree_link_file : tree_copy_file, from, vm,
-                          VMM_FILE_ROOTFS);
+        r = sandbox_make_jail(spec);
     if (r == 0)
-        r = tree_put_file(tree_copy_file, from, vm, VMM_FILE_STATE);
-    return r;
+        r = vmm_new(&vmm, sandbox_driver(s), &spec->vmm, vm);
+    return r == 0 ? put_files(s, from, vmm) : r;
 }
 
 int sandbox_start(struct sandbox *s, const char *from, unsigned deadline_ms)
 {
     struct instance_spec serve = sandbox_serve_spec(s);
-    const struct vmm_spec spec = template_spec(&s->origin);
+    struct sandbox_spec spec;
     struct instance in = {0};
     char record[PATH_MAX];
     char vm[PATH_MAX];
-    int r = make_vm(s, from, vm, sizeof(vm));
+    int r = sandbox_spec(s, &spec);
 
+    if (r == 0)
+        r = make_vm(s, &spec, from, vm, sizeof(vm));
     if (r == 0)
         r = sandbox_path(s, record, sizeof(record), SANDBOX_MISSED);
     serve.record = record;
     serve.record_missed = true;
     serve.record_seconds = RECORD_SECONDS;
     if (r == 0)
-        r = instance_load(&in, sandbox_driver(s), &spec, vm, &serve, true, deadline_ms);
+        r = instance_load(&in, sandbox_driver(s), &spec.vmm, vm, &serve, true, deadline_ms);
     instance_forget(&in);
     return r;
 }
@@ -103,6 +136,8 @@ static int create(struct sandbox **out, const char *store, struct sandbox_record
     int lock_fd = -1;
     int r = tree_path(parent, sizeof(parent), store, SANDBOXES_FOLDER);
 
+    if (r == 0 && record->jail.given)
+        r = sandbox_jail_set_id(&record->jail, record->name);
     if (r == 0)
         r = folder_new_init(&folder, parent, record->name);
     if (r == -EEXIST)
@@ -181,6 +216,8 @@ static int make_record(struct sandbox_record *record, const struct template *t,
         r = sandbox_record_set_text(&record->image, t->image);
     if (r == 0)
         r = sandbox_record_set_text(&record->base, t->image);
+    if (r == 0 && wishes->jail)
+        r = sandbox_jail_copy(&record->jail, wishes->jail);
     if (r < 0 || !wishes->state_dir)
         return r;
     if (!realpath(wishes->state_dir, state_dir))
@@ -219,8 +256,10 @@ static int check_template(const struct template *t, const char *store)
 static int check_sandbox(const struct sandbox *s)
 {
     struct reasons why_not = {0};
-    int r = template_check_host(&s->origin, &why_not);
+    int r = sandbox_check_jail(&s->record.jail, &s->origin);
 
+    if (r == 0)
+        r = template_check_host(&s->origin, &why_not);
     return refuse(r, &why_not, "the sandbox", s->record.name);
 }
 
@@ -263,6 +302,8 @@ int sandbox_run(struct sandbox **out, const char *store, const char *template_na
 
     if (r == 0)
         r = folder_lock(folder, FOLDER_SHARED, TEMPLATE_LOCK_MS, &held);
+    if (r == 0)
+        r = sandbox_check_jail(wishes->jail, &t);
     if (r == 0)
         r = check_template(&t, store);
     if (r == 0)

@@ -139,7 +139,7 @@ static int make_places(struct build *b)
 }
 
 /* bring() - a copy of a file of the user's, who may change it later */
-static int bring(const struct build *b, const char *from, const char *name)
+static int bring(const struct build *b, const char *from, const char *name, mode_t mode)
 {
     char *real = from ? realpath(from, NULL) : NULL; /* through links */
     char to[PATH_MAX];
@@ -149,7 +149,7 @@ static int bring(const struct build *b, const char *from, const char *name)
         r = tree_path(to, sizeof(to), b->boot, name);
     if (r == 0 && real)
         r = tree_copy_file(real, to);
-    if (r == 0 && real && chmod(to, strcmp(name, VMM_FILE_ROOTFS) == 0 ? 0600 : 0400) < 0)
+    if (r == 0 && real && chmod(to, mode) < 0)
         r = err_origin_errno(-errno, "cannot make %s readable", to);
     free(real);
     return r;
@@ -157,14 +157,16 @@ static int bring(const struct build *b, const char *from, const char *name)
 
 static int boot(struct build *b)
 {
+    /* One that is only read is shared by all sandboxes, and those in jails are of other users. The folder is ours alone. */
+    mode_t disk = b->t.rootfs_read_only ? 0444 : 0600;
     int r = build_step(b, "copying its files");
 
     if (r == 0)
-        r = bring(b, b->recipe->kernel, VMM_FILE_KERNEL);
+        r = bring(b, b->recipe->kernel, VMM_FILE_KERNEL, 0400);
     if (r == 0)
-        r = bring(b, b->recipe->initrd, VMM_FILE_INITRD);
+        r = bring(b, b->recipe->initrd, VMM_FILE_INITRD, 0400);
     if (r == 0)
-        r = bring(b, b->recipe->rootfs, VMM_FILE_ROOTFS);
+        r = bring(b, b->recipe->rootfs, VMM_FILE_ROOTFS, disk);
     if (r == 0)
         r = build_step(b, "starting the VMM");
     if (r == 0)

@@ -193,7 +193,7 @@ def everything_is_right(node, name):
     assert "pages are right" in node.exec(name, "check all")
 
 
-def small_template(folder, **environment):
+def small_template(folder, *options, **environment):
     """A store with the template `small`: a guest of 32 MiB. Return: (the store, a PATH that has the stand-in)."""
     folder = pathlib.Path(folder)
     programs = folder / "programs"
@@ -204,5 +204,5 @@ def small_template(folder, **environment):
     for name in ("kernel", "rootfs"):
         (folder / name).write_text(name)
     node.ok("template", "build", "small", "--vmm", "firecracker", "--kernel", folder / "kernel", "--rootfs",
-            folder / "rootfs", "--memory", 32)
+            folder / "rootfs", "--memory", 32, *options)
     return node.store, path

@@ -129,6 +129,81 @@ static void a_broken_record_is_refused_in_one_line_that_names_the_member(void **
     assert_int_equal(sandbox_record_read(&(struct sandbox_record){0}, folder, "web-1"), -EINVAL);
 }
 
+static void a_jail_is_kept(void **state)
+{
+    struct sandbox_record in = a_record();
+    struct sandbox_record out;
+    char netns[64];
+
+    (void)state;
+    assert_int_equal(sandbox_jail_set_user(&in.jail, "70000:8"), 0);
+    assert_int_equal(sandbox_jail_set_netns(&in.jail, "/net/{name}/{name}"), 0);
+    assert_int_equal(sandbox_jail_add_cgroup(&in.jail, "memory.max=1000"), 0);
+    assert_int_equal(sandbox_jail_add_cgroup(&in.jail, "cpu.max=50000 100000"), 0);
+    assert_int_equal(sandbox_jail_set_jailer(&in.jail, "bin/jailer"), 0);
+    assert_int_equal(sandbox_jail_set_id(&in.jail, "web_1"), 0);
+    assert_int_equal(sandbox_record_write(&in, folder), 0);
+    assert_int_equal(sandbox_record_read(&out, folder, "web-1"), 0);
+    assert_true(out.jail.given);
+    assert_int_equal(out.jail.uid, 70000);
+    assert_int_equal(out.jail.gid, 8);
+    assert_int_equal(out.jail.cgroups.n, 2);
+    assert_string_equal(out.jail.cgroups.texts[1], "cpu.max=50000 100000");
+    assert_int_equal(out.jail.jailer[0], '/');
+    assert_string_equal(out.jail.id, in.jail.id);
+    assert_int_equal(strncmp(out.jail.id, "web-1-", 6), 0);
+    assert_int_equal(sandbox_jail_netns(&out.jail, "web-1", netns, sizeof(netns)), 0);
+    assert_string_equal(netns, "/net/web-1/web-1");
+    assert_int_equal(sandbox_jail_netns(&out.jail, "web-1", netns, 16), -ENAMETOOLONG);
+    assert_int_equal(sandbox_jail_netns(&out.jail, "web-1", netns, 17), 0);
+    sandbox_record_deinit(&in);
+    sandbox_record_deinit(&out);
+    assert_non_null(strstr(what_is_wrong(GOOD ", \"jail\": {\"id\": \"x\", \"uid\": 0, \"gid\": 1, "
+                                              "\"cgroup_version\": 0}"),
+                           "jail.uid is 0"));
+}
+
+static void a_jail_has_an_id_that_the_jailer_takes(void **state)
+{
+    struct sandbox_jail jail = {0};
+    char name[SANDBOX_NAME_MAX + 1];
+    char *before;
+
+    (void)state;
+    memset(name, '_', SANDBOX_NAME_MAX);
+    name[SANDBOX_NAME_MAX] = '\0';
+    assert_int_equal(sandbox_jail_set_id(&jail, name), 0);
+    assert_int_equal(strlen(jail.id), SANDBOX_JAIL_ID_MAX);
+    assert_int_equal(strspn(jail.id, "-0123456789abcdef"), SANDBOX_JAIL_ID_MAX);
+    before = strdup(jail.id);
+    assert_int_equal(sandbox_jail_set_id(&jail, name), 0);
+    assert_string_not_equal(jail.id, before); /* another store may have a sandbox of that name */
+    free(before);
+    sandbox_jail_deinit(&jail);
+}
+
+static void a_jail_is_not_roots_and_its_cgroups_are_settings(void **state)
+{
+    static const char *const users[] = {"",   "0",  "1:0",   "-1", "4294967295",          "x",
+                                        "1:", ":1", "1:2:3", "1 ", "99999999999999999999"};
+    static const char *const settings[] = {
+        "",       "memory.max",     "=1",      "memory.max=", "a/b.c=1", "..=1",
+        "x..y=1", "memory.max=1=2", "memory=1"};
+    struct sandbox_jail jail = {0};
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(users); i++)
+        assert_int_equal(sandbox_jail_set_user(&jail, users[i]), -EINVAL);
+    for (unsigned i = 0; i < ARRAY_LEN(settings); i++)
+        assert_int_equal(sandbox_jail_add_cgroup(&jail, settings[i]), -EINVAL);
+    assert_int_equal(sandbox_jail_set_netns(&jail, "net"), -EINVAL);
+    assert_false(jail.given);
+    for (unsigned i = 0; i < SANDBOX_JAIL_CGROUPS_MAX; i++)
+        assert_int_equal(sandbox_jail_add_cgroup(&jail, "pids.max=1"), 0);
+    assert_int_equal(sandbox_jail_add_cgroup(&jail, "pids.max=1"), -EINVAL);
+    sandbox_jail_deinit(&jail);
+}
+
 static void only_some_steps_lead_from_one_state_to_another(void **state)
 {
     struct sandbox_record r = a_record();
@@ -185,6 +260,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_record_that_is_not_there_is_no_broken_one, make, unmake),
         cmocka_unit_test_setup_teardown(
             a_broken_record_is_refused_in_one_line_that_names_the_member, make, unmake),
+        cmocka_unit_test_setup_teardown(a_jail_is_kept, make, unmake),
+        cmocka_unit_test(a_jail_has_an_id_that_the_jailer_takes),
+        cmocka_unit_test(a_jail_is_not_roots_and_its_cgroups_are_settings),
         cmocka_unit_test(only_some_steps_lead_from_one_state_to_another),
         cmocka_unit_test(what_somebody_is_at_can_be_told_from_what_is_done),
         cmocka_unit_test(names_are_such_that_they_are_good_for_folders_and_images),
