@@ -7,6 +7,7 @@ fclib.py - tests that need a Firecracker: the stand-in as a program, and an HTTP
     vmm.put("/machine-config", {"vcpu_count": 1, "mem_size_mib": 32})
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,6 +18,8 @@ import socket
 import subprocess
 import tempfile
 import time
+
+import pytest
 
 import thawtest
 
@@ -244,6 +247,20 @@ def output_of(*argv, status=0, **environment):
                           timeout=thawtest.DEADLINE, check=False)
     assert done.returncode == status, f"{argv} ended with {done.returncode}: {done.stderr}"
     return done.stdout
+
+
+@contextlib.contextmanager
+def network_namespace():
+    """The path of a new network namespace, which is there as long as the context is. Skips where none can be made."""
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL) as holder:
+        try:
+            if holder.stdout.readline() == b"":
+                pytest.skip("no network namespace can be made here")
+            yield pathlib.Path(f"/proc/{holder.pid}/ns/net")
+        finally:
+            holder.stdin.close()
+            holder.wait(thawtest.DEADLINE)
 
 
 def real_firecracker():

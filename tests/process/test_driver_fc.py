@@ -429,6 +429,14 @@ def test_a_jail_may_have_been_prepared_by_its_prisoner(lab, vms, jail):
     assert (outside / "log").stat().st_uid == 0 and not (vm.root / "dev").is_symlink()
 
 
+def test_a_jail_joins_a_network_namespace(vms, jail):
+    with fclib.network_namespace() as path:
+        vm = jailed(vms, [*jail("one"), "--jail-netns", path])
+        there = os.readlink(f"/proc/{vm.pid()}/ns/net")
+        assert there == os.readlink(path) and there != os.readlink("/proc/self/ns/net")
+        vm.console.run("check")
+
+
 def test_a_jailer_that_refuses_is_quoted(vms, jail):
     vm = vms(*jail("one"), "--jail-netns", "/none")
     vm.root = pathlib.Path(vm.ok("root"))

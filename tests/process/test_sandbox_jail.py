@@ -88,7 +88,6 @@ def no_jail_is_left(node, name):
 def test_a_sandbox_in_a_jail_runs_is_paused_goes_on_and_leaves_nothing(node):
     before = node.stored()
     assert node.ok("run", "small", "--name", "a", "--wait", *JAIL) == "a\n"
-    assert node.ok("logs", "--vmm", "a").count("/version") == 1  # it was started, and loaded
     jail = node.ps("a")["jail"]
     assert (jail["uid"], jail["gid"], jail["cgroup_version"]) == (USER, GROUP, 0)
     root = is_jailed(node, "a")
@@ -184,6 +183,44 @@ def test_a_jail_goes_when_the_command_line_was_killed(node, lab):
     assert not list((node.store / "sandboxes").iterdir())
 
 
+def test_a_jailed_vmm_is_found_when_its_program_has_another_name(node):
+    programs = node.folder / "programs"
+    programs.mkdir()
+    program = fclib.install(programs)
+    for version in (1, 2):
+        shutil.copy(program, programs / f"firecracker-{version}")
+    program.unlink()
+    program.symlink_to("firecracker-1")
+    node.environment["PATH"] = f"{programs}:{os.environ['PATH']}"
+    node.ok("run", "small", "--name", "a", "--wait", *JAIL)
+    assert jail_of(node, "a").parts[-3] == "firecracker-1"
+    program.unlink()
+    program.symlink_to("firecracker-2")
+    everything_is_right(node, "a")
+    node.ok("pause", "a")
+    node.ok("resume", "a", "--wait")
+    assert jail_of(node, "a").parts[-3] == "firecracker-2"
+    program.unlink()
+    everything_is_right(node, "a")
+    node.ok("kill", "a")
+    no_jail_is_left(node, "a")
+    node.nothing_runs()
+
+
+def test_a_state_that_is_no_file_is_no_pause(node):
+    node.ok("run", "small", "--name", "a", "--wait", *JAIL)
+    root = jail_of(node, "a")
+    node.exec("a", "echo kept > /note")
+    (root / "rootfs").unlink()
+    os.mkfifo(root / "rootfs")  # as its user may at any time
+    assert "neither a file nor a folder" in node.fails("pause", "a")
+    assert node.exec("a", "cat /note") == "kept\n"
+    (root / "rootfs").unlink()
+    (root / "rootfs").symlink_to("/etc/passwd")
+    assert "paused.1" in node.fails("pause", "a")
+    assert node.exec("a", "cat /note") == "kept\n" and not list(node.path("a").glob("paused.*"))
+
+
 def test_names_may_be_long(node):
     deep = node.folder.joinpath(*(["a-folder-with-a-long-name"] * 8))
     deep.parent.mkdir(parents=True)
@@ -221,9 +258,10 @@ def test_a_cgroup_has_the_vmm_and_goes_with_it(node):
     node.environment["FC_STANDIN_CGROUP_ROOT"] = str(root)
     wish = [*JAIL, "--cgroup-version", version, "--cgroup", setting]
     key, value = setting.split("=")
+    a, b, c = (f"cg{os.getpid()}{letter}" for letter in "abc")
 
     def groups():
-        return sorted(path for path in (mount / "firecracker").glob("cg*") if path.is_dir())
+        return sorted(path for path in (mount / "firecracker").glob(f"cg{os.getpid()}*") if path.is_dir())
 
     def check(name):
         group = mount / "firecracker" / node.ps(name)["jail"]["id"]
@@ -231,42 +269,31 @@ def test_a_cgroup_has_the_vmm_and_goes_with_it(node):
         assert str(node.pid(name)) in (group / "cgroup.procs").read_text().split()
 
     try:
-        node.ok("run", "small", "--name", "cga", *wish)
-        assert node.ps("cga")["jail"]["cgroups"] == [setting]
-        check("cga")
-        node.ok("pause", "cga")
+        node.ok("run", "small", "--name", a, *wish)
+        assert node.ps(a)["jail"]["cgroups"] == [setting]
+        check(a)
+        node.ok("pause", a)
         assert not groups()
-        node.ok("fork", "cga", "--name", "cgb")
-        check("cgb")
-        node.ok("kill", "cgb")
+        node.ok("fork", a, "--name", b)
+        check(b)
+        node.ok("kill", b)
         assert not groups()
-        node.ok("resume", "cga")
-        sandboxlib.kill(node.pid("cga"))
-        assert node.ps("cga")["state"] == "dead"
+        node.ok("resume", a)
+        sandboxlib.kill(node.pid(a))
+        assert node.ps(a)["state"] == "dead"
         assert not groups()
-        assert "refused by the test" in node.fails("run", "small", "--name", "cgc", *wish, FC_STANDIN_FAULT="refuse@/snapshot/load")
+        assert "refused by the test" in node.fails("run", "small", "--name", c, *wish, FC_STANDIN_FAULT="refuse@/snapshot/load")
         assert not groups()
     finally:
-        with contextlib.suppress(OSError):
-            (mount / "firecracker").rmdir()
-
-
-@contextlib.contextmanager
-def network_namespace():
-    """The path of a new one."""
-    holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; read x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE)
-    try:
-        if holder.stdout.readline() == b"":
-            pytest.skip("no network namespace can be made here")
-        yield pathlib.Path(f"/proc/{holder.pid}/ns/net")
-    finally:
-        holder.communicate(b"\n", timeout=thawtest.DEADLINE)
+        node.run("kill", a, b)
+        for path in (*groups(), mount / "firecracker"):
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def test_a_jail_joins_a_network_namespace(node):
     assert "cannot use the network namespace /none/x" in node.fails("run", "small", "--name", "x", *JAIL, "--netns", "/none/{name}")
-    with network_namespace() as one, network_namespace() as two:
+    with fclib.network_namespace() as one, fclib.network_namespace() as two:
         for name, path in (("n-1", one), ("n-2", two), ("f", one)):
             (node.folder / f"net-{name}").symlink_to(path)
         node.ok("run", "small", "--name", "n", "--count", 2, *JAIL, "--netns", f"{node.folder}/net-{{name}}")
