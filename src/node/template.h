@@ -63,8 +63,8 @@ struct template
     bool has_shell;  /* at the serial console */
     bool vsock;
     unsigned ready_vsock; /* the port at which somebody listens when it is ready; 0: none */
-    char *devices;   /* words, with a blank between them */
-    char *image;     /* its id, in digits */
+    char *devices;        /* words, with a blank between them */
+    char *image;          /* its id, in digits */
     uint64_t image_bytes;
     bool has_working_set;
     uint64_t built_s; /* since 1970 */
