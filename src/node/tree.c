@@ -192,8 +192,10 @@ static bool is_dots(const char *name)
 }
 
 /* struct walk - what is done with each entry; a folder's own come before it. Return: 0 or a negative errno (no text) */
+/* @deep: of a folder that is too far down, in place of what is in it. NULL: that is -ELOOP */
 struct walk {
     int (*entry)(void *ctx, int dir_fd, const char *name, bool is_folder);
+    int (*deep)(void *ctx, int dir_fd, const char *name);
     void *ctx;
 };
 
@@ -233,11 +235,20 @@ static int walk_entry(const struct walk *w, int dir_fd, const char *name, unsign
 
     if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : -errno;
+    if (S_ISDIR(st.st_mode) && depth == DEPTH_MAX && w->deep)
+        return w->deep(w->ctx, dir_fd, name);
     r = S_ISDIR(st.st_mode) ? walk_folder(w, dir_fd, name, depth) : 0;
     if (r == 0)
         r = w->entry(w->ctx, dir_fd, name, S_ISDIR(st.st_mode));
     return r == -ENOENT ? 0 : r;
 }
+
+/* struct removal - of the folder @top_fd. @n_raised: folders that came up into it since it was read */
+struct removal {
+    int top_fd;
+    unsigned n_raised;
+    unsigned number; /* of the next one */
+};
 
 static int remove_entry(void *ctx, int dir_fd, const char *name, bool is_folder)
 {
@@ -245,14 +256,34 @@ static int remove_entry(void *ctx, int dir_fd, const char *name, bool is_folder)
     return unlinkat(dir_fd, name, is_folder ? AT_REMOVEDIR : 0) < 0 ? -errno : 0;
 }
 
+/* raise_deep() - who has made the folders, a VMM in a jail it may be, decides how deep they are. Ours are not */
+static int raise_deep(void *ctx, int dir_fd, const char *name)
+{
+    struct removal *rm = ctx;
+    char to[32];
+
+    do {
+        (void)snprintf(to, sizeof(to), ".deep.%u", rm->number++);
+        if (renameat2(dir_fd, name, rm->top_fd, to, RENAME_NOREPLACE) == 0) {
+            rm->n_raised++;
+            return 0;
+        }
+    } while (errno == EEXIST);
+    return -errno;
+}
+
 int tree_remove(const char *path)
 {
-    const struct walk w = {.entry = remove_entry};
+    _cleanup_fd_ int top_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    struct removal rm = {.top_fd = top_fd};
+    const struct walk w = {.entry = remove_entry, .deep = raise_deep, .ctx = &rm};
     int r = walk_entry(&w, AT_FDCWD, path, 0);
 
-    /* Who waits for a process of the folder may be about to write down how it ended. */
-    for (unsigned i = 0; r == -ENOTEMPTY && i < REMOVE_TRIES; i++) {
-        clock_sleep_ns(REMOVE_NAP_NS);
+    /* Who waits for a process of the folder may be about to write down how it ended. What came up is looked at once more. */
+    for (unsigned i = 0; r == -ENOTEMPTY && i < REMOVE_TRIES; i += rm.n_raised == 0) {
+        if (rm.n_raised == 0)
+            clock_sleep_ns(REMOVE_NAP_NS);
+        rm.n_raised = 0;
         r = walk_entry(&w, AT_FDCWD, path, 0);
     }
     return r < 0 ? err_origin_errno(r, "cannot remove %s", path) : 0;

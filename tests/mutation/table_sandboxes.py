@@ -41,4 +41,7 @@ MUTATIONS = (
       "open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);",
       "open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);",
       "unit:test_tree::only_files_and_folders_are_synced_and_nobody_is_waited_for"),
+    ("removes folders down to some depth only", "src/node/tree.c",
+      "depth == DEPTH_MAX && w->deep", "depth > DEPTH_MAX && w->deep",
+      "unit:test_tree::a_folder_goes_away_however_deep_it_is"),
 )
