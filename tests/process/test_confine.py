@@ -167,13 +167,18 @@ def test_a_file_that_belongs_to_somebody_else_is_still_fetched_by_workers(lab, a
     needs_root()
     memory = lab.own_memory("8M", seed=5, dense=True, where="disk")
     os.chown(memory.path, NOBODY, NOBODY)
-    thawtest.drop_cache(memory.path)
-    pager = lab.serve(memory, "--fault-around", around)
-    result = lab.run_vmm(pager, memory, "shuffle:threads=8")
-    pager.expect_exit(0)
-    stats = pager.stats()
-    check_stats(stats, result)
-    assert stats["counters"]["fetches"] > 0, "the kernel tells such a process that all is cached"
+    fetches = 0
+    for _ in range(5):  # asked for what is not cached, the kernel begins to read it: under load it may have it by the time it answers
+        thawtest.drop_cache(memory.path)
+        pager = lab.serve(memory, "--fault-around", around)
+        result = lab.run_vmm(pager, memory, "shuffle:threads=8")
+        pager.expect_exit(0)
+        stats = pager.stats()
+        check_stats(stats, result)
+        fetches += stats["counters"]["fetches"]
+        if fetches > 0:
+            break
+    assert fetches > 0, "the kernel tells such a process that all is cached"
 
 
 def test_a_folder_for_statistics_that_bare_root_may_not_write_to_is_refused_at_once(lab):
