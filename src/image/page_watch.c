@@ -36,7 +36,7 @@ void page_watch_deinit(struct page_watch *w)
 
 static int changed(const struct page_watch *w, uint64_t page)
 {
-    return err_origin(-EIO,
+    return err_origin(-ESTALE,
                       "%s changed at offset %" PRIu64
                       " while it was read: expected a VM that is paused and a pager at rest",
                       w->below->name, (uint64_t)(page * IMAGE_PAGE));

@@ -36,7 +36,7 @@ int page_watch_init(struct page_watch *w, const struct page_source *below,
 
 void page_watch_deinit(struct page_watch *w);
 
-/** page_watch_source() - the pages below, or -EIO with a text if they change. @w: (borrow) as long as the source is used */
+/** page_watch_source() - the pages below, or -ESTALE with a text if they change. @w: (borrow) as long as the source is used */
 struct page_source page_watch_source(struct page_watch *w);
 
 #endif

@@ -36,8 +36,9 @@
 #include "node/sandbox_private.h"
 #include "node/tree.h"
 
-#define LAYERS_MAX  16u
-#define SLACK_BYTES (16 * MIB)
+#define LAYERS_MAX   16u
+#define SLACK_BYTES  (16 * MIB)
+#define FREEZE_TRIES 3u
 
 /* struct pause - one on its way */
 struct pause {
@@ -161,6 +162,24 @@ static int acknowledge(struct pause *p)
     return r;
 }
 
+/*
+ * freeze() - the devices' state, and the memory of the same moment
+ *
+ * The memory is read after the state was written. Should a device write to it meanwhile, as one may that the host talks to, then
+ * neither is of use, and both are made again.
+ */
+static int freeze(struct pause *p, const struct image_job *job)
+{
+    int r = -ESTALE;
+
+    for (unsigned i = 0; r == -ESTALE && i < FREEZE_TRIES; i++) {
+        r = vmm_snapshot(p->in.vmm, false, SANDBOX_DEADLINE_MS);
+        if (r == 0)
+            r = make_layer(p, job);
+    }
+    return r;
+}
+
 static int pause_and_write(struct pause *p, const struct image_job *job)
 {
     int r;
@@ -168,9 +187,7 @@ static int pause_and_write(struct pause *p, const struct image_job *job)
     p->record_comes = layer_hot_end_record(p->in.state_path); /* it is written down meanwhile */
     r = vmm_pause(p->in.vmm, SANDBOX_DEADLINE_MS);
     if (r == 0)
-        r = vmm_snapshot(p->in.vmm, false, SANDBOX_DEADLINE_MS);
-    if (r == 0)
-        r = make_layer(p, job);
+        r = freeze(p, job);
     if (r == 0)
         r = write_down(p);
     return r == 0 ? acknowledge(p) : r;

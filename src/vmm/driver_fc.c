@@ -425,11 +425,6 @@ static int fc_snapshot(struct vmm *vm, bool with_memory, uint64_t deadline_ns)
 
 /* ---- a VM that runs -------------------------------------------------------------------------------------------- */
 
-static int fc_pause(struct vmm *vm, uint64_t deadline_ns)
-{
-    return set_state(vm, FC_VM_STATE_PAUSED, deadline_ns);
-}
-
 static int fc_resume(struct vmm *vm, uint64_t deadline_ns)
 {
     return set_state(vm, FC_VM_STATE_RESUMED, deadline_ns);
@@ -452,6 +447,21 @@ static int fc_state(struct vmm *vm, enum vmm_run_state *out, uint64_t deadline_n
         *out = states[answer.state];
     fc_model_clear(&fc_model_instance, &answer);
     return r;
+}
+
+/*
+ * fc_pause() - the guest stands, and nothing that it has asked of its devices is left to be done
+ *
+ * Only processors are paused: the thread that answers requests is also the devices'. A queue that the guest has kicked before (free
+ * pages that it reports) may wait in the same round of events as the request, and be worked on after its answer. Each request
+ * is a round of its own, so that is over when another one has been answered; nobody kicks any more.
+ */
+static int fc_pause(struct vmm *vm, uint64_t deadline_ns)
+{
+    enum vmm_run_state state;
+    int r = set_state(vm, FC_VM_STATE_PAUSED, deadline_ns);
+
+    return r == 0 ? fc_state(vm, &state, deadline_ns) : r;
 }
 
 static int fc_balloon_set(struct vmm *vm, unsigned mib, uint64_t deadline_ns)

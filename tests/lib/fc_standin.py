@@ -16,6 +16,8 @@ It is written from what is known of Firecracker, and shares nothing with the cli
         slow@WHERE=MS             answers later
         refuse@WHERE              400; for /snapshot/load that is the end, as always
         bad-body@WHERE            400 with a body that is not JSON
+        late-devices              what the guest has asked of its devices is done after a pause was answered
+        restless-devices          after the first snapshot devices go on writing to memory, until another one is asked for
     FC_STANDIN_SPLIT_MIB      memory above this is a second region (default: 3 GiB, as there)
     FC_STANDIN_PATTERN_MIB    how much of its memory the guest fills when it boots (default 8)
     FC_STANDIN_PAUSE_SECONDS  how long a pause waits for the guest (default 30, as there)
@@ -33,12 +35,14 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 
 import fc_standin_api
 import fc_standin_http
 import fc_standin_snapshot
 import fc_standin_vm
+from fc_standin_guest import GENID_PAGE
 from fc_standin_memory import libc
 
 FLAGS = ("no-seccomp", "show-level", "show-log-origin", "boot-timer", "version", "snapshot-version", "enable-pci", "help")
@@ -146,6 +150,7 @@ class Program:
     def __init__(self, options):
         self.options = options
         self.vm = fc_standin_vm.Vm(options, options.version)
+        self.rest = None  # set: they stop writing
         self.faults = Faults(os.environ.get("FC_STANDIN_FAULT", ""))
         methods = ["GET", "PUT", "PATCH"] + (["DELETE"] if options.version >= (1, 16) else [])
         self.server = fc_standin_http.Server(options.api_sock, self.handle, methods, options.body_max)
@@ -167,9 +172,31 @@ class Program:
             fatal = self.vm.fatal
             return fc_standin_http.Response(400, json.dumps({"fault_message": str(e)}),
                                             then=(lambda: self.vm.exit(fatal)) if fatal else None)
+        then = self.devices_after(action, params)
         if answer is None:
-            return fc_standin_http.Response(204, deprecated=deprecated)
-        return fc_standin_http.Response(200, json.dumps(answer), deprecated=deprecated)
+            return fc_standin_http.Response(204, then=then, deprecated=deprecated)
+        return fc_standin_http.Response(200, json.dumps(answer), then=then, deprecated=deprecated)
+
+    def devices_after(self, action, params):
+        """What devices do once the request is answered; None: nothing."""
+        if action == "create" and self.rest:
+            self.rest.set()
+        elif action == "create" and self.faults.find("restless-devices") is not None:
+            self.rest = threading.Event()
+            threading.Thread(target=self.write_on, daemon=True).start()
+        is_pause = action == "patch_vm" and params["state"] == "Paused"
+        return self.do_late if is_pause and self.faults.find("late-devices") is not None else None
+
+    def do_late(self):
+        """The device writes to memory, before the next request is looked at."""
+        time.sleep(0.05)
+        self.vm.memory.write(GENID_PAGE, b"late", 64)
+        self.options.log("The devices have nothing to do any more.")
+
+    def write_on(self):
+        """So does this one, again and again."""
+        while not self.rest.wait(0.001):
+            self.vm.memory.write(GENID_PAGE, os.urandom(4), 64)
 
 
 def exit_on_sigbus():

@@ -195,6 +195,13 @@ def test_huge_pages_are_thawed_as_huge_pages(vms, huge):
 # ---- snapshots
 
 
+def test_what_the_guest_asked_of_its_devices_is_done_when_it_stands(vms):
+    vm = vms(FC_STANDIN_FAULT="late-devices")
+    vm.boot()
+    vm.ok("pause")
+    assert "The devices have nothing to do any more" in vm.log()
+
+
 def test_a_snapshot_without_memory_leaves_no_memory(vms):
     vm = vms()
     vm.boot()

@@ -219,6 +219,15 @@ def test_a_pause_that_fails_lets_the_guest_go_on(node):
     assert node.stored() == before and not list(node.path("a").glob("paused.*"))
 
 
+def test_memory_that_a_device_writes_to_while_it_is_read_is_read_again(node):
+    node.ok("run", "small", "--name", "a", "--wait", FC_STANDIN_FAULT="restless-devices")
+    node.exec("a", "echo kept > /note; fill 3000")
+    node.ok("pause", "a")
+    assert node.ok("logs", "--vmm", "a").count("/snapshot/create") >= 2
+    node.ok("resume", "a", "--wait")
+    everything_is_right(node, "a")
+
+
 def test_a_resume_that_fails_leaves_it_paused(node):
     node.ok("run", "small", "--name", "a", "--wait")
     node.exec("a", "echo kept > /note")

@@ -114,7 +114,7 @@ static void a_page_that_is_other_when_it_is_stored_is_noticed(void **state)
 {
     (void)state;
     below_bytes[6][4095] ^= 1;
-    assert_int_equal(src.read(src.ctx, buf, 2 * IMAGE_PAGE, 5 * IMAGE_PAGE), -EIO);
+    assert_int_equal(src.read(src.ctx, buf, 2 * IMAGE_PAGE, 5 * IMAGE_PAGE), -ESTALE);
     assert_non_null(strstr(err_text(), "it changed at offset 24576 "));
 }
 
@@ -125,7 +125,7 @@ static void a_page_that_is_other_in_the_end_is_noticed(void **state)
     (void)state;
     for (unsigned i = 0; i < ARRAY_LEN(pages); i++) {
         below_bytes[pages[i]][0] ^= 1;
-        assert_int_equal(src.check(src.ctx), -EIO);
+        assert_int_equal(src.check(src.ctx), -ESTALE);
         below_bytes[pages[i]][0] ^= 1;
         assert_int_equal(src.check(src.ctx), 0);
     }
@@ -140,7 +140,7 @@ static void a_page_of_which_something_else_is_known_in_the_end_is_noticed(void *
         uint8_t before = below_kinds[pages[i]];
 
         below_kinds[pages[i]] = KIND_HOLE;
-        assert_int_equal(src.check(src.ctx), -EIO);
+        assert_int_equal(src.check(src.ctx), -ESTALE);
         assert_non_null(strstr(err_text(), "it changed at offset "));
         below_kinds[pages[i]] = before;
     }
