@@ -110,8 +110,10 @@ static int check(void *ctx)
 {
     struct page_watch *w = ctx;
     char *buf;
-    int r = look_again(w);
+    int r = w->then ? w->then(w->then_ctx) : 0;
 
+    if (r == 0)
+        r = look_again(w);
     if (r < 0)
         return r;
     buf = malloc(PIECE_PAGES * IMAGE_PAGE);

@@ -23,7 +23,7 @@ static int pack(struct store *s, const struct page_source *src, const struct ima
 }
 
 int layer_make(struct store *s, const char *state_path, const struct image *served,
-               const struct pack_options *o, struct pack_result *out)
+               const struct layer_then *then, const struct pack_options *o, struct pack_result *out)
 {
     struct layer_vm vm;
     struct page_watch watch;
@@ -38,6 +38,8 @@ int layer_make(struct store *s, const char *state_path, const struct image *serv
     memory = layer_vm_source(&vm);
     r = page_watch_init(&watch, &memory, &o->job);
     if (r == 0) {
+        watch.then = then ? then->fn : NULL;
+        watch.then_ctx = then ? then->ctx : NULL;
         src = page_watch_source(&watch);
         r = pack(s, &src, served, o, out);
         page_watch_deinit(&watch);

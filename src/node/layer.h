@@ -12,17 +12,27 @@
 
 #include "image/pack.h"
 
+/** struct layer_then - 0 or a negative errno with a text */
+struct layer_then {
+    int (*fn)(void *ctx);
+    void *ctx;
+};
+
 /**
  * layer_make() - pack what changed since the parent, and give it its name
  * @s:          held (store_hold())
  * @state_path: of the VM's pager
  * @served:     (borrow) what is served, or an image made of the same VM later
+ * @then:       (borrow) called when all has been read once and will be compared once more: what it does, it does at the moment of
+ *              the layer, unless that is -ESTALE. NULL: nothing
  * @o:          with a parent: @served itself, or an ancestor of it, on which all that has changed since then is laid
  *              (image/squash.h)
  *
- * Return: 0 or a negative errno with a text: -ESRCH: there is no such VM or pager any more; -EBUSY, -EIO: it does not stand still
+ * Return: 0 or a negative errno with a text: -ESRCH: there is no such VM or pager any more; -EBUSY: its pager is
+ * not at rest; -ESTALE: its memory has changed meanwhile
  */
 int layer_make(struct store *s, const char *state_path, const struct image *served,
-               const struct pack_options *o, struct pack_result *out);
+               const struct layer_then *then, const struct pack_options *o,
+               struct pack_result *out);
 
 #endif

@@ -69,7 +69,8 @@ static const struct image *choose_parent(struct pause *p, const struct image *se
     return squashes ? base : served;
 }
 
-static int make_layer(struct pause *p, const struct image_job *job)
+/* make_layer() - @then: see layer_make() */
+static int make_layer(struct pause *p, const struct image_job *job, const struct layer_then *then)
 {
     const struct sandbox_record *record = &p->s->record;
     _cleanup_(store_closep) struct store *store = NULL;
@@ -99,7 +100,7 @@ static int make_layer(struct pause *p, const struct image_job *job)
     o.job = *job;
     o.parent = choose_parent(p, served, base);
     o.name = sandbox_image_name(p->s, p->generation, name);
-    return layer_make(store, p->in.state_path, served, &o, &p->layer);
+    return layer_make(store, p->in.state_path, served, then, &o, &p->layer);
 }
 
 /* ---- the files ------------------------------------------------------------------------------------------------ */
@@ -162,20 +163,42 @@ static int acknowledge(struct pause *p)
     return r;
 }
 
+static int write_state(void *ctx)
+{
+    const struct pause *p = ctx;
+
+    return vmm_snapshot(p->in.vmm, false, SANDBOX_DEADLINE_MS);
+}
+
+/* freeze_once() - Return: -ESTALE, with a text, if memory was written to meanwhile; others */
+static int freeze_once(struct pause *p, const struct image_job *job)
+{
+    const struct layer_then then = {.fn = write_state, .ctx = p};
+    int r;
+
+    if (vmm_saves_aside(p->in.vmm))
+        return make_layer(p, job, &then);
+    r = write_state(p);
+    return r == 0 ? make_layer(p, job, NULL) : r;
+}
+
 /*
  * freeze() - the devices' state, and the memory of the same moment
  *
- * The memory is read after the state was written. Should a device write to it meanwhile, as one may that the host talks to, then
- * neither is of use, and both are made again.
+ * The state is written while memory is known not to change, between the first reading and the last. A VMM that itself writes to
+ * memory for that comes first, and memory is read afterwards. Should it have changed all the same, as a device may do
+ * that the host talks to, then the guest goes on for a moment and stands anew.
  */
 static int freeze(struct pause *p, const struct image_job *job)
 {
-    int r = -ESTALE;
+    int r = freeze_once(p, job);
 
-    for (unsigned i = 0; r == -ESTALE && i < FREEZE_TRIES; i++) {
-        r = vmm_snapshot(p->in.vmm, false, SANDBOX_DEADLINE_MS);
+    for (unsigned i = 1; r == -ESTALE && i < FREEZE_TRIES; i++) {
+        r = vmm_resume(p->in.vmm, SANDBOX_DEADLINE_MS);
         if (r == 0)
-            r = make_layer(p, job);
+            r = vmm_pause(p->in.vmm, SANDBOX_DEADLINE_MS);
+        if (r == 0)
+            r = freeze_once(p, job);
     }
     return r;
 }

@@ -489,6 +489,11 @@ int vmm_snapshot(struct vmm *vm, bool with_memory, unsigned timeout_ms)
     return done(vm, r);
 }
 
+bool vmm_saves_aside(const struct vmm *vm)
+{
+    return vm->driver->saves_aside && !vm->spec.vsock;
+}
+
 int vmm_state(struct vmm *vm, enum vmm_run_state *out, unsigned timeout_ms)
 {
     enum vmm_run_state state = VMM_ENDED;

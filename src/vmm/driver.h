@@ -270,6 +270,14 @@ int vmm_resume(struct vmm *vm, unsigned timeout_ms);
  */
 int vmm_snapshot(struct vmm *vm, bool with_memory, unsigned timeout_ms);
 
+/**
+ * vmm_saves_aside() - does vmm_snapshot() leave the guest's memory as it is?
+ *
+ * If so, memory that is the same before it and after it is that of @vmstate. Not with QEMU, and not with a vsock: the guest is
+ * told in its memory that the connections are gone.
+ */
+bool vmm_saves_aside(const struct vmm *vm);
+
 /** vmm_state() - what the VMM says; VMM_ENDED if there is none. Return: 0 or a negative errno with a text */
 int vmm_state(struct vmm *vm, enum vmm_run_state *out, unsigned timeout_ms);
 

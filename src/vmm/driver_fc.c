@@ -589,6 +589,7 @@ const struct vmm_driver driver_fc = {
     .name = "firecracker",
     .program = "firecracker",
     .knows_jail = true,
+    .saves_aside = true,
     .check = fc_driver_check,
     .snapshot_format = fc_snapshot_format,
     .find_root = fc_find_root,

@@ -30,6 +30,7 @@ struct vmm {
  * @name:           for vmm_driver_find()
  * @program:        that is run if the spec names none
  * @knows_jail:     a spec may have a jail
+ * @saves_aside:    vmm_saves_aside(), of a VM without vsock
  *
  * Operations return 0 or a negative errno with a text, unless it says otherwise. Times are of clock_now_ns().
  *
@@ -47,6 +48,7 @@ struct vmm_driver {
     const char *name;
     const char *program;
     bool knows_jail;
+    bool saves_aside;
 
     int (*check)(const struct vmm_spec *spec, const char *version);
     int (*snapshot_format)(const struct vmm_spec *spec, const char *program, char **out);

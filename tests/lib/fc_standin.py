@@ -17,7 +17,7 @@ It is written from what is known of Firecracker, and shares nothing with the cli
         refuse@WHERE              400; for /snapshot/load that is the end, as always
         bad-body@WHERE            400 with a body that is not JSON
         late-devices              what the guest has asked of its devices is done after a pause was answered
-        restless-devices          after the first snapshot devices go on writing to memory, until another one is asked for
+        restless-devices          after the first snapshot devices go on writing to memory, until the guest goes on
     FC_STANDIN_SPLIT_MIB      memory above this is a second region (default: 3 GiB, as there)
     FC_STANDIN_PATTERN_MIB    how much of its memory the guest fills when it boots (default 8)
     FC_STANDIN_PAUSE_SECONDS  how long a pause waits for the guest (default 30, as there)
@@ -179,10 +179,11 @@ class Program:
 
     def devices_after(self, action, params):
         """What devices do once the request is answered; None: nothing."""
-        if action == "create" and self.rest:
+        if action == "patch_vm" and self.rest:
             self.rest.set()
-        elif action == "create" and self.faults.find("restless-devices") is not None:
+        elif action == "create" and not self.rest and self.faults.find("restless-devices") is not None:
             self.rest = threading.Event()
+            self.vm.memory.write(GENID_PAGE, os.urandom(4), 64)  # one is there before the answer
             threading.Thread(target=self.write_on, daemon=True).start()
         is_pause = action == "patch_vm" and params["state"] == "Paused"
         return self.do_late if is_pause and self.faults.find("late-devices") is not None else None

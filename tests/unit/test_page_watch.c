@@ -147,6 +147,35 @@ static void a_page_of_which_something_else_is_known_in_the_end_is_noticed(void *
     assert_int_equal(src.check(src.ctx), 0);
 }
 
+/* then() - @ctx: the page that it changes; NULL: none */
+static unsigned n_thens;
+
+static int then(void *ctx)
+{
+    n_thens++;
+    assert_int_equal(n_reads, 8); /* nothing was read again yet */
+    if (ctx)
+        *(char *)ctx ^= 1;
+    return stop ? err_origin(-EIO, "it could not be done") : 0;
+}
+
+static void what_is_done_between_the_readings_may_change_nothing(void **state)
+{
+    (void)state;
+    n_thens = 0;
+    watch.then = then;
+    assert_int_equal(src.check(src.ctx), 0);
+    assert_int_equal(n_thens, 1);
+    n_reads = 8;
+    watch.then_ctx = &below_bytes[FAR][100];
+    assert_int_equal(src.check(src.ctx), -ESTALE);
+    n_reads = 8;
+    stop = true;
+    assert_int_equal(src.check(src.ctx), -EIO);
+    assert_string_equal(err_text(), "it could not be done");
+    assert_int_equal(n_reads, 8);
+}
+
 static void an_error_from_below_is_passed_on(void **state)
 {
     (void)state;
@@ -172,6 +201,7 @@ int main(void)
         WATCH_TEST(a_page_that_is_other_when_it_is_stored_is_noticed),
         WATCH_TEST(a_page_that_is_other_in_the_end_is_noticed),
         WATCH_TEST(a_page_of_which_something_else_is_known_in_the_end_is_noticed),
+        WATCH_TEST(what_is_done_between_the_readings_may_change_nothing),
         WATCH_TEST(an_error_from_below_is_passed_on),
         WATCH_TEST(the_last_reading_can_be_stopped),
     };

@@ -173,7 +173,7 @@ static int make(void *ctx, struct store *store, const struct pack_options *opts,
     if (req->memory)
         return pack_memory(store, req->memory, opts, done);
     return req->sparse ? diff_sparse(req, store, opts, done)
-                       : layer_make(store, req->state_path, opts->parent, opts, done);
+                       : layer_make(store, req->state_path, opts->parent, NULL, opts, done);
 }
 
 int image_diff(int argc, char **argv)
