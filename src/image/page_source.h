@@ -36,7 +36,12 @@ struct page_source {
     int (*read)(void *ctx, void *buf, size_t len, uint64_t off);
     /* Is it still as it was? Context: one thread */
     int (*check)(void *ctx);
-    /* All three return 0 or a negative errno with a text. */
+    /*
+     * NULL, or: the parent's bytes of a page, for who has to know whether one that became KIND_DATA since is still that. Context: one
+     * thread, not beside read()
+     */
+    int (*read_parent)(void *ctx, void *page, uint64_t number);
+    /* All of these return 0 or a negative errno with a text. */
     void *ctx;
 };
 

@@ -68,6 +68,40 @@ static int read_pages(void *ctx, void *buf, size_t len, uint64_t off)
     return r;
 }
 
+/*
+ * is_same() - a page whose bytes were known without being read is data now: somebody has read it, or it was installed ahead of the
+ * guest. Is it as it was? Return: 1, 0, or a negative errno with a text
+ */
+static int is_same(const struct page_watch *w, uint64_t page)
+{
+    const struct page_source *below = w->below;
+    char was[IMAGE_PAGE] = {0};
+    char is[IMAGE_PAGE];
+    int r = 0;
+
+    if (w->kinds[page] == KIND_PARENT && !below->read_parent)
+        return 0;
+    if (w->kinds[page] == KIND_PARENT)
+        r = below->read_parent(below->ctx, was, page);
+    if (r == 0)
+        r = below->read(below->ctx, is, IMAGE_PAGE, page * IMAGE_PAGE);
+    return r < 0 ? r : memcmp(is, was, IMAGE_PAGE) == 0;
+}
+
+/* look_at_again() - Return: 0, or -ESTALE or another negative errno with a text */
+static int look_at_again(const struct page_watch *w, uint64_t page, uint8_t kind)
+{
+    int r = 0;
+
+    if (kind == w->kinds[page])
+        return 0;
+    if (kind == KIND_DATA && (w->kinds[page] == KIND_PARENT || w->kinds[page] == KIND_HOLE))
+        r = is_same(w, page);
+    if (r < 0)
+        return r;
+    return r == 1 ? 0 : changed(w, page);
+}
+
 /* look_again() - is of each page known what was known before? */
 static int look_again(struct page_watch *w)
 {
@@ -77,10 +111,8 @@ static int look_again(struct page_watch *w)
     if (!kinds)
         return err_origin_errno(-ENOMEM, "no memory for a table of %" PRIu64 " pages", w->n_pages);
     r = w->below->look(w->below->ctx, kinds);
-    for (uint64_t p = 0; p < w->n_pages && r == 0; p++) {
-        if (kinds[p] != w->kinds[p])
-            r = changed(w, p);
-    }
+    for (uint64_t p = 0; p < w->n_pages && r == 0; p++)
+        r = look_at_again(w, p, kinds[p]);
     free(kinds);
     return r;
 }

@@ -4,9 +4,8 @@
  * squash.c - a layer on an older parent: what lies between is taken in; see squash.h
  *
  * Which pages are read out of the served image is noted when the packer looks, and not changed afterwards. Reading
- * goes through a few readers, each with a codec's memory and the frame that it decompressed last: pages are asked for in the
- * order of memory, so most of a frame's pages come from one decompression. A thread takes a reader that is free; there is one for
- * each.
+ * goes through a few readers (page_reader.h): pages are asked for in the order of memory. A thread takes a reader that is free;
+ * there is one for each.
  */
 
 #include "image/squash.h"
@@ -18,16 +17,12 @@
 
 #include "base/err.h"
 #include "base/thread.h"
-#include "image/frame.h"
+#include "image/page_reader.h"
 
-#define NO_FRAME UINT32_MAX
-
-/* struct reader - of frames of the served image */
+/* struct reader - of the served image */
 struct reader {
     bool taken;
-    uint32_t frame; /* what is in pages; NO_FRAME: nothing */
-    struct frame_coder *coder;
-    char *pages;
+    struct page_reader *pages;
 };
 
 struct squash {
@@ -162,37 +157,6 @@ static void reader_give_back(struct squash *s, struct reader *reader)
     pthread_mutex_unlock(&s->mutex);
 }
 
-/* read_served() - @n pages from @page on, all in runs of the served image */
-static int read_served(struct squash *s, struct reader *reader, char *buf, uint64_t page,
-                       uint64_t n)
-{
-    const struct image *img = s->served;
-    const struct manifest *m = img->manifest;
-
-    while (n > 0) {
-        const struct manifest_run *run = &m->runs[manifest_find(m, page)];
-        const struct manifest_frame *frame = &m->frames[run->frame];
-        uint64_t in_run = page - run->first;
-        uint64_t now = min_u64(n, run->n - in_run);
-
-        if (reader->frame != run->frame) {
-            int r;
-
-            reader->frame = NO_FRAME;
-            r = frame_read(reader->coder, frame, img->pack_fds[frame->pack],
-                           img->pack_names[frame->pack], reader->pages);
-            if (r < 0)
-                return r;
-            reader->frame = run->frame;
-        }
-        memcpy(buf, reader->pages + (run->index + in_run) * IMAGE_PAGE, now * IMAGE_PAGE);
-        buf += now * IMAGE_PAGE;
-        page += now;
-        n -= now;
-    }
-    return 0;
-}
-
 static int squash_read(void *ctx, void *buf, size_t len, uint64_t off)
 {
     struct squash *s = ctx;
@@ -210,7 +174,7 @@ static int squash_read(void *ctx, void *buf, size_t len, uint64_t off)
         if (served) {
             struct reader *reader = reader_take(s);
 
-            r = read_served(s, reader, to, page, n);
+            r = page_reader_read(reader->pages, to, page, n);
             reader_give_back(s, reader);
         } else {
             r = s->inner->read(s->inner->ctx, to, n * IMAGE_PAGE, page * IMAGE_PAGE);
@@ -236,14 +200,8 @@ static bool start_readers(struct squash *s, unsigned n)
     if (!s->readers)
         return false;
     for (; s->n_readers < n; s->n_readers++) {
-        struct reader *reader = &s->readers[s->n_readers];
-
-        reader->frame = NO_FRAME;
-        reader->pages = malloc(FRAME_PAGES_MAX * IMAGE_PAGE);
-        if (!reader->pages || frame_coder_new(&reader->coder) < 0) {
-            free(reader->pages);
+        if (page_reader_new(&s->readers[s->n_readers].pages, s->served) < 0)
             return false;
-        }
     }
     return true;
 }
@@ -280,10 +238,8 @@ struct squash *squash_free(struct squash *s)
 {
     if (!s)
         return NULL;
-    for (unsigned i = 0; i < s->n_readers; i++) {
-        (void)frame_coder_free(s->readers[i].coder);
-        free(s->readers[i].pages);
-    }
+    for (unsigned i = 0; i < s->n_readers; i++)
+        (void)page_reader_free(s->readers[i].pages);
     free(s->readers);
     free(s->in_served);
     pthread_cond_destroy(&s->moved);

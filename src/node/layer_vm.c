@@ -127,6 +127,7 @@ failed:
 void layer_vm_close(struct layer_vm *vm)
 {
     vm->pagemap_fd = fd_close(vm->pagemap_fd);
+    vm->parents_pages = page_reader_free(vm->parents_pages);
     vm->state = state_free(vm->state);
 }
 
@@ -221,6 +222,14 @@ static int check(void *ctx)
     return read_state(ctx);
 }
 
+static int read_parent(void *ctx, void *page, uint64_t number)
+{
+    struct layer_vm *vm = ctx;
+    int r = vm->parents_pages ? 0 : page_reader_new(&vm->parents_pages, vm->parent);
+
+    return r < 0 ? r : page_reader_read(vm->parents_pages, page, number, 1);
+}
+
 struct page_source layer_vm_source(struct layer_vm *vm)
 {
     struct timespec now = {0};
@@ -233,6 +242,7 @@ struct page_source layer_vm_source(struct layer_vm *vm)
         .look = look,
         .read = read_pages,
         .check = check,
+        .read_parent = read_parent,
         .ctx = vm,
     };
 }

@@ -10,6 +10,7 @@
  * process is still the same one, and has its pager, is looked at each time, and in the end.
  */
 
+#include "image/page_reader.h"
 #include "node/layer_state.h"
 
 /** struct layer_vm - one that is open */
@@ -19,6 +20,7 @@ struct layer_vm {
     struct state_copy *state;   /* as it was read last */
     struct layer_state meaning; /* of that */
     int pagemap_fd;
+    struct page_reader *parents_pages; /* NULL: nobody has asked yet */
     bool shared; /* some of the memory is not private: it may be there without being mapped */
     char name[64];
 };

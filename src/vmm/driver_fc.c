@@ -135,7 +135,11 @@ static int client_new(const struct vmm *vm, uint64_t deadline_ns, struct fc_clie
     char path[PATH_MAX];
     int r = vmm_path(vm, VMM_FILE_API, path, sizeof(path));
 
-    return r < 0 ? r : fc_client_new(out, path, left_ms(deadline_ns));
+    if (r == 0)
+        r = fc_client_new(out, path, left_ms(deadline_ns));
+    if (r == 0)
+        fc_client_no_links(*out); /* in a jail, the prisoner can put one there */
+    return r;
 }
 
 /* client_open() - @out: (give) one that knows the version */

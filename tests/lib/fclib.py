@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -35,6 +36,18 @@ def install(folder):
         path.write_text(f"#!/bin/sh\nexec {PYTHON} -BSE {shlex.quote(str(LIB / script))} \"$@\"\n")
         path.chmod(0o755)
     return folder / "firecracker"
+
+
+def needs_jail(folder):
+    """Skip where nobody can be put into a jail whose root is in this folder."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    probe = pathlib.Path(folder, "probe")
+    try:
+        os.mknod(probe, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        probe.unlink()
+    except PermissionError:
+        pytest.skip("only root can make a device")
 
 
 class Reply:

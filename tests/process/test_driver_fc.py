@@ -12,7 +12,6 @@ import os
 import pathlib
 import re
 import shutil
-import stat
 import subprocess
 
 import pytest
@@ -368,12 +367,7 @@ def test_a_program_is_asked_what_it_is(vms):
 @pytest.fixture
 def jail(lab):
     """Options of a VM in a jail. Only root can put somebody into one."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
-    try:
-        os.mknod(lab.dir / "probe", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    except PermissionError:
-        pytest.skip("only root can make a device")
+    fclib.needs_jail(lab.dir)
     (lab.dir / "jails").mkdir()
 
     def options(name):
@@ -434,6 +428,18 @@ def test_a_jail_may_have_been_prepared_by_its_prisoner(lab, vms, jail):
     vm.ok("start")
     assert {path.read_text() for path in outside.iterdir()} == {"precious"}
     assert (outside / "log").stat().st_uid == 0 and not (vm.root / "dev").is_symlink()
+
+
+def test_a_prisoner_cannot_have_another_vm_spoken_to(vms, jail):
+    other = vms()
+    other.boot()
+    vm = vms(*jail("one"))
+    vm.root = pathlib.Path(vm.ok("root"))
+    vm.boot()
+    (vm.root / "api.sock").unlink()
+    (vm.root / "api.sock").symlink_to(other.root / "api.sock")
+    assert "api.sock" in vm.fails("pause")
+    assert other.ok("state") == "running"
 
 
 def test_a_jail_joins_a_network_namespace(vms, jail):

@@ -78,6 +78,23 @@ def test_a_template_is_ready_when_somebody_listens_and_so_are_its_sandboxes(node
         echoes(node, name)
 
 
+def test_a_jailed_guest_is_reached_in_its_jail(node):
+    fclib.needs_jail(node.folder)
+    os.chmod(node.folder.parent, 0o755)
+    node.ok(*build(node, "--ready-vsock", PORT))
+    assert node.ok("run", "small", "--name", "a", "--wait", "--jail", 23456) == "a\n"
+    path = node.ps("a")["vsock"]
+    assert os.stat(path).st_uid == 23456
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        folder = os.open(os.path.dirname(path), os.O_PATH)
+        s.connect(f"/proc/self/fd/{folder}/vsock.sock")
+        os.close(folder)
+        s.sendall(f"CONNECT {PORT}\n".encode())
+        assert s.recv(64).startswith(b"OK ")
+    node.ok("pause", "a")
+    node.ok("resume", "a", "--wait")
+
+
 def test_a_port_at_which_nobody_listens_is_waited_for_and_nothing_is_left(node):
     line = node.fails(*build(node, "--ready-vsock", PORT + 1, "--timeout", 2))
     assert f"nobody in the guest listens at vsock port {PORT + 1} within 2000 ms" in line

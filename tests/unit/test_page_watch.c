@@ -38,6 +38,13 @@ static int read_pages(void *ctx, void *buf, size_t len, uint64_t off)
     return answer();
 }
 
+static int read_parent(void *ctx, void *page, uint64_t number)
+{
+    (void)ctx;
+    memset(page, (int)(number + 1), IMAGE_PAGE);
+    return answer();
+}
+
 static int check(void *ctx)
 {
     (void)ctx;
@@ -59,6 +66,7 @@ static const struct page_source below = {
     .look = look,
     .read = read_pages,
     .check = check,
+    .read_parent = read_parent,
 };
 static const struct image_job job = {.n_threads = 1, .watch = watch_work};
 
@@ -176,6 +184,22 @@ static void what_is_done_between_the_readings_may_change_nothing(void **state)
     assert_int_equal(n_reads, 8);
 }
 
+static void a_page_that_somebody_has_read_meanwhile_is_as_it_was(void **state)
+{
+    (void)state;
+    below_kinds[12] = KIND_DATA;
+    memset(below_bytes[12], 13, IMAGE_PAGE);
+    assert_int_equal(src.check(src.ctx), 0);
+    below_bytes[12][4000] = 1;
+    assert_int_equal(src.check(src.ctx), -ESTALE);
+    memset(below_bytes[12], 0, IMAGE_PAGE); /* it was the parent's, and is zero */
+    assert_int_equal(src.check(src.ctx), -ESTALE);
+    watch.kinds[12] = KIND_HOLE;
+    assert_int_equal(src.check(src.ctx), 0);
+    below_bytes[12][0] = 1;
+    assert_int_equal(src.check(src.ctx), -ESTALE);
+}
+
 static void an_error_from_below_is_passed_on(void **state)
 {
     (void)state;
@@ -202,6 +226,7 @@ int main(void)
         WATCH_TEST(a_page_that_is_other_in_the_end_is_noticed),
         WATCH_TEST(a_page_of_which_something_else_is_known_in_the_end_is_noticed),
         WATCH_TEST(what_is_done_between_the_readings_may_change_nothing),
+        WATCH_TEST(a_page_that_somebody_has_read_meanwhile_is_as_it_was),
         WATCH_TEST(an_error_from_below_is_passed_on),
         WATCH_TEST(the_last_reading_can_be_stopped),
     };
