@@ -185,7 +185,7 @@ static int freeze_once(struct pause *p, const struct image_job *job)
 /*
  * freeze() - the devices' state, and the memory of the same moment
  *
- * The state is written while memory is known not to change, between the first reading and the last. A VMM that itself writes to
+ * Decision 23. The state is written while memory is known not to change, between the first reading and the last. A VMM that itself writes to
  * memory for that comes first, and memory is read afterwards. Should it have changed all the same, as a device may do
  * that the host talks to, then the guest goes on for a moment and stands anew.
  */

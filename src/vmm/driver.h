@@ -273,7 +273,7 @@ int vmm_snapshot(struct vmm *vm, bool with_memory, unsigned timeout_ms);
 /**
  * vmm_saves_aside() - does vmm_snapshot() leave the guest's memory as it is?
  *
- * If so, memory that is the same before it and after it is that of @vmstate. Not with QEMU, and not with a vsock: the guest is
+ * If so, memory that is the same before it and after it is that of `vmstate`. Not with QEMU, and not with a vsock: the guest is
  * told in its memory that the connections are gone.
  */
 bool vmm_saves_aside(const struct vmm *vm);

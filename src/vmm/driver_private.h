@@ -84,6 +84,9 @@ void spec_deinit(struct vmm_spec *spec);
 extern const struct vmm_driver driver_fc;
 extern const struct vmm_driver driver_qemu;
 
+/** fc_exit_meaning() - of a Firecracker. Return: a clause, or NULL: nothing particular */
+const char *fc_exit_meaning(int status);
+
 /** vmm_program() - what is run: the spec's, or the driver's. (borrow) */
 const char *vmm_program(const struct vmm *vm);
 

@@ -31,6 +31,7 @@ TEST_DEADLINE = "10"  # seconds; what takes longer in a process test is taken fo
 PROGRAMS = {
     "THAW": "src/cli/thaw",
     "FAKEVMM": "tests/process/fakevmm",
+    "VMM_CTL": "tests/process/vmm_ctl",
     "HOST_PAGER": "tests/process/host_pager",
     "UFFD_PEER": "tests/process/uffd_peer",
     "FAKE_PAGER": "tests/process/fake_pager",

@@ -300,15 +300,15 @@ def check_nothing_made(store, one):
     assert set(store.names()) == {"base"} and store.files()["tmp"] == set()
 
 
-@pytest.mark.parametrize("track, what", [("none", "write"), ("none", "write-clean"), ("none", "remove"), ("wp", "write"),
-                                          ("wp", "write-clean"), ("wp", "remove")])
+@pytest.mark.parametrize("track, what", [("none", "write"), ("none", "write-clean"), ("none", "write-absent"), ("none", "remove"),
+                                         ("wp", "write"), ("wp", "write-clean"), ("wp", "remove")])
 def test_a_vm_that_goes_on_gives_no_layer(lab, store, track, what):
     memory, _ = make_base(lab, store, 5000)
     vm = Vm(lab, memory, "--track", track)
     vm.write(5)
     vm.read(6)
     with stopped_diff(lab, store, vm) as one:
-        page = {"write": 5, "write-clean": 6, "remove": 5}[what]
+        page = {"write": 5, "write-clean": 6, "write-absent": 7, "remove": 5}[what]
         if what == "remove":
             vm.remove(page)
         else:
