@@ -572,7 +572,8 @@ def check_stats(stats, result=None, end="vmm-gone"):
     assert counters["fetches_dropped"] <= counters["fetches"]
     assert counters["stray"] == 0
     latency = stats["fault_ns"]
-    assert latency["n"] <= counters["faults"] + counters["wp_faults"]
+    # A pager that is killed between an answer and its end has another one give, and time, the same answer.
+    assert latency["n"] <= counters["faults"] + counters["wp_faults"] + counters["takeovers"]
     assert latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
     if stats["track"] == "none":
         assert counters["wp_faults"] == counters["pages_written"] == 0
