@@ -76,22 +76,30 @@ static int too_late(const char *path, const char *what, unsigned timeout_ms)
                       text[0] != '\0' ? text : "none");
 }
 
-/* nap() - nothing has come. Return: 0: look again; or a negative errno with a text */
-static int nap(struct reader *rd, const char *what)
+int console_nap(const struct vmm *vm, const struct console_wait *wait, uint64_t deadline_ns,
+                const char *what)
 {
-    int r = rd->wait->stopped ? rd->wait->stopped(rd->wait->ctx) : 0;
+    int r = wait->stopped ? wait->stopped(wait->ctx) : 0;
     char text[256];
 
     if (r < 0)
         return r;
-    if (clock_now_ns() >= rd->deadline_ns)
-        return too_late(rd->path, what, rd->wait->timeout_ms);
-    if (vmm_has_ended(rd->vm)) {
-        vmm_end_text(rd->vm, text, sizeof(text));
+    if (clock_now_ns() >= deadline_ns)
+        return -ETIMEDOUT;
+    if (vmm_has_ended(vm)) {
+        vmm_end_text(vm, text, sizeof(text));
         return err_origin(-ESRCH, "%s: the VMM %s", what, text);
     }
-    clock_sleep_ns(rd->wait->nap_ns > 0 ? rd->wait->nap_ns : NAP_NS);
+    clock_sleep_ns(wait->nap_ns > 0 ? wait->nap_ns : NAP_NS);
     return 0;
+}
+
+/* nap() - nothing has come. Return: 0: look again; or a negative errno with a text */
+static int nap(struct reader *rd, const char *what)
+{
+    int r = console_nap(rd->vm, rd->wait, rd->deadline_ns, what);
+
+    return r == -ETIMEDOUT ? too_late(rd->path, what, rd->wait->timeout_ms) : r;
 }
 
 /* ---- what it says --------------------------------------------------------------------------------------------- */

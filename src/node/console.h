@@ -43,6 +43,15 @@ struct console_result {
 };
 
 /**
+ * console_nap() - between two looks at a guest of which nothing has come yet
+ * @what: is waited for, in an error's text
+ *
+ * Return: 0: look again; -ETIMEDOUT (no text): it is too late; with a text: what @wait->stopped() says; -ESRCH: the VMM has ended
+ */
+int console_nap(const struct vmm *vm, const struct console_wait *wait, uint64_t deadline_ns,
+                const char *what);
+
+/**
  * console_wait_text() - until the guest has written @text
  *
  * Return: 0; -ETIMEDOUT; -ESRCH: the VMM has ended; others; with a text

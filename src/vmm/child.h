@@ -57,6 +57,15 @@ int child_start(const struct child_spec *spec, struct vmm_id *out);
 /** child_id_read() - what @path, an id_file, says. Return: 0 or a negative errno with a text */
 int child_id_read(const char *path, struct vmm_id *out);
 
+/**
+ * fd_wait() - until something can be done with a descriptor: poll(2), whatever signals come
+ * @events:      POLLIN of a pidfd: until all threads of its process have ended, waited for or not
+ * @deadline_ns: of clock_now_ns()
+ *
+ * Return: 0; -ETIMEDOUT; another negative errno (no text)
+ */
+int fd_wait(int fd, short events, uint64_t deadline_ns);
+
 /** child_has_ended() - is there no such process any more, or only a zombie? */
 bool child_has_ended(struct vmm_id id);
 

@@ -46,17 +46,22 @@ static int child_open(struct vmm_id id)
     return TAKE_FD(fd);
 }
 
-/* A pidfd is readable from the moment at which all threads of its process have ended, waited for or not. */
+int fd_wait(int fd, short events, uint64_t deadline_ns)
+{
+    struct pollfd pfd = {.fd = fd, .events = events};
+    int n;
+
+    do
+        n = poll(&pfd, 1, clock_left_ms(deadline_ns));
+    while (n < 0 && errno == EINTR);
+    return n > 0 ? 0 : n < 0 ? -errno : -ETIMEDOUT;
+}
+
 static int wait_pidfd(int fd, unsigned timeout_ms)
 {
-    uint64_t deadline_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
-    struct pollfd pfd = {.fd = fd, .events = POLLIN};
+    int r = fd_wait(fd, POLLIN, clock_now_ns() + timeout_ms * NS_PER_MS);
 
-    while (poll(&pfd, 1, clock_left_ms(deadline_ns)) < 0) {
-        if (errno != EINTR)
-            return err_origin_errno(-errno, "cannot wait for a process");
-    }
-    return pfd.revents != 0 ? 0 : -ETIMEDOUT;
+    return r == 0 || r == -ETIMEDOUT ? r : err_origin_errno(r, "cannot wait for a process");
 }
 
 int child_wait_end(struct vmm_id id, unsigned timeout_ms)

@@ -365,8 +365,8 @@ static int fc_load(struct vmm *vm, bool resume, uint64_t deadline_ns)
     };
     int r = client_open(vm, deadline_ns, &c);
 
-    if (r == 0 && vm->spec.jail && !from_file)
-        r = jail_give(vm->spec.jail, vm->root, VMM_FILE_UFFD);
+    if (r == 0 && !from_file)
+        r = vmm_give(vm, VMM_FILE_UFFD);
     return r < 0 ? r : fc_load_snapshot(c, NULL, &load, NULL, left_ms(deadline_ns));
 }
 

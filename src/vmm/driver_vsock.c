@@ -21,25 +21,13 @@
 
 #define ANSWER_MAX 32u /* "OK 4294967295\n" has 14 */
 
-/* wait_input() - Return: 0; -ETIMEDOUT or another negative errno (no text) */
-static int wait_input(int fd, uint64_t deadline_ns)
-{
-    struct pollfd pfd = {.fd = fd, .events = POLLIN};
-    int n;
-
-    do
-        n = poll(&pfd, 1, clock_left_ms(deadline_ns));
-    while (n < 0 && errno == EINTR);
-    return n > 0 ? 0 : n < 0 ? -errno : -ETIMEDOUT;
-}
-
-/* read_line() - byte by byte: what comes after it is for somebody else. Return: as wait_input(); -ECONNREFUSED: there is none */
+/* read_line() - byte by byte: what comes after it is for somebody else. Return: as fd_wait(); -ECONNREFUSED: there is none */
 static int read_line(int fd, uint64_t deadline_ns, char line[static ANSWER_MAX])
 {
     size_t len = 0;
 
     while (len < ANSWER_MAX - 1) {
-        int r = wait_input(fd, deadline_ns);
+        int r = fd_wait(fd, POLLIN, deadline_ns);
         ssize_t n = r < 0 ? r : recv(fd, line + len, 1, 0);
 
         if (r < 0)

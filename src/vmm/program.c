@@ -220,15 +220,8 @@ static void read_all(struct reading *r)
 static bool has_ended(const struct reading *r)
 {
     _cleanup_fd_ int fd = (int)syscall(SYS_pidfd_open, r->pid, 0);
-    struct pollfd pfd = {.fd = fd, .events = POLLIN};
-    int n;
 
-    if (fd < 0)
-        return errno == ESRCH;
-    do
-        n = poll(&pfd, 1, clock_left_ms(r->deadline_ns));
-    while (n < 0 && errno == EINTR);
-    return n > 0;
+    return fd < 0 ? errno == ESRCH : fd_wait(fd, POLLIN, r->deadline_ns) == 0;
 }
 
 /* reap() - Return: 0, or -ETIMEDOUT; then it has been killed */

@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "vmm/child.h"
 
 #define PIECE_BYTES (64 * KIB)
 #define FD_NAME     "thaw-state"
@@ -53,15 +54,11 @@ static int open_line(struct qmp *qmp)
 
 static int wait_for(int fd, short events, uint64_t deadline_ns, const char *what)
 {
-    struct pollfd pfd = {.fd = fd, .events = events};
-    int n;
+    int r = fd_wait(fd, events, deadline_ns);
 
-    do
-        n = poll(&pfd, 1, clock_left_ms(deadline_ns));
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return err_origin_errno(-errno, "cannot wait for QEMU");
-    return n > 0 ? 0 : err_origin(-ETIMEDOUT, "QEMU did not %s its state in time", what);
+    if (r == -ETIMEDOUT)
+        return err_origin(r, "QEMU did not %s its state in time", what);
+    return r < 0 ? err_origin_errno(r, "cannot wait for QEMU") : 0;
 }
 
 /* status() - of a migration: 0 going on, 1 complete; or a negative errno with a text */

@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
+#include "vmm/child.h"
 
 #define LINE_MAX_BYTES (1 * MIB)
 #define READ_BYTES     4096u
@@ -61,15 +62,11 @@ static int too_late(const char *what)
 /* wait_ready() - until the socket can be read from or written to. @what: for the text */
 static int wait_ready(const struct qmp *qmp, short events, const char *what)
 {
-    struct pollfd pfd = {.fd = qmp->fd, .events = events};
-    int n;
+    int r = fd_wait(qmp->fd, events, qmp->deadline_ns);
 
-    do
-        n = poll(&pfd, 1, clock_left_ms(qmp->deadline_ns));
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return gone(-errno);
-    return n > 0 ? 0 : too_late(what);
+    if (r == -ETIMEDOUT)
+        return too_late(what);
+    return r < 0 ? gone(r) : 0;
 }
 
 /* ---- what QEMU says -------------------------------------------------------------------------------------------- */

@@ -22,6 +22,9 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
+
+import pytest
 
 import fclib
 import thawtest
@@ -206,3 +209,40 @@ def small_template(folder, *options, **environment):
     node.ok("template", "build", "small", "--vmm", "firecracker", "--kernel", folder / "kernel", "--rootfs",
             folder / "rootfs", "--memory", 32, *options)
     return node.store, path
+
+
+@contextlib.contextmanager
+def small_template_in_memory(*options):
+    """small_template(), where to write durably takes no time. For a fixture of what is about thaw alone."""
+    if thawtest.reference():
+        pytest.skip("about thaw, not about the reference pager")
+    with tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
+        yield small_template(folder, *options)
+
+
+@contextlib.contextmanager
+def node_of(template):
+    """A store of one's own with the template; all that was started in it is killed."""
+    store, path = template
+    one = Node(tempfile.mkdtemp(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) + "/node", store, PATH=path)
+    try:
+        yield one
+    finally:
+        one.close()
+        one.folder.parent.rmdir()
+
+
+@contextlib.contextmanager
+def empty_node():
+    """An empty store with the stand-in on PATH, and a `kernel` for templates; all that was started in it is killed."""
+    with tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
+        programs = os.path.join(folder, "programs")
+        os.mkdir(programs)
+        fclib.install(programs)
+        made = Node(folder + "/node", PATH=f"{programs}:{os.environ['PATH']}", FC_STANDIN_PATTERN_MIB="4")
+        made.kernel = made.folder / "kernel"
+        made.kernel.write_text("kernel")
+        try:
+            yield made
+        finally:
+            made.close()

@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 import signal
-import tempfile
 import time
 
 import pytest
@@ -23,23 +22,16 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def template():
-    """sandboxlib.small_template(), in memory: to write durably takes no time there."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
-    with tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
-        yield sandboxlib.small_template(folder)
+    """sandboxlib.small_template(), in memory."""
+    with sandboxlib.small_template_in_memory() as one:
+        yield one
 
 
 @pytest.fixture
 def node(lab, template):  # pylint: disable=unused-argument
     """A store of one's own with the template; all that was started in it is killed."""
-    store, path = template
-    one = sandboxlib.Node(tempfile.mkdtemp(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) + "/node", store, PATH=path)
-    try:
+    with sandboxlib.node_of(template) as one:
         yield one
-    finally:
-        one.close()
-        one.folder.parent.rmdir()
 
 
 def is_alive(pid):

@@ -11,7 +11,6 @@ Its main thread is killed before each such call; what it has started lives on, a
 
 import os
 import re
-import tempfile
 
 import pytest
 
@@ -29,11 +28,9 @@ MOST_PLACES = 1 << 30 if EVERYWHERE else 6
 @pytest.fixture(scope="module")
 def template():
     """sandboxlib.small_template(), in memory."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
     thawtest.needs_strace()
-    with tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
-        yield sandboxlib.small_template(folder)
+    with sandboxlib.small_template_in_memory() as one:
+        yield one
 
 
 class Scene:
@@ -96,13 +93,8 @@ class Scene:
 @pytest.fixture
 def scene(lab, template):  # pylint: disable=unused-argument
     """A store of one's own with the template."""
-    store, path = template
-    node = sandboxlib.Node(tempfile.mkdtemp(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) + "/node", store, PATH=path)
-    try:
+    with sandboxlib.node_of(template) as node:
         yield Scene(node)
-    finally:
-        node.close()
-        node.folder.parent.rmdir()
 
 
 def places(scene, args, rng):

@@ -8,7 +8,6 @@ On the stand-in for Firecracker; what a real guest gains by it is in tests/guest
 import json
 import os
 import signal
-import tempfile
 
 import pytest
 
@@ -22,23 +21,16 @@ PATTERN = [page for page in range(1024, 2048) if page % 8 != 5]  # what `check` 
 
 @pytest.fixture(scope="module")
 def template():
-    """sandboxlib.small_template(), in memory: to write durably takes no time there."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
-    with tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
-        yield sandboxlib.small_template(folder)
+    """sandboxlib.small_template(), in memory."""
+    with sandboxlib.small_template_in_memory() as one:
+        yield one
 
 
 @pytest.fixture
 def node(lab, template):  # pylint: disable=unused-argument
     """A store of one's own with the template; all that was started in it is killed."""
-    store, path = template
-    one = sandboxlib.Node(tempfile.mkdtemp(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) + "/node", store, PATH=path)
-    try:
+    with sandboxlib.node_of(template) as one:
         yield one
-    finally:
-        one.close()
-        one.folder.parent.rmdir()
 
 
 def working_set(node, image):

@@ -31,22 +31,15 @@ JAIL = ("--jail", f"{USER}:{GROUP}")
 @pytest.fixture(scope="module")
 def template():
     """sandboxlib.small_template()."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
-    with tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
-        yield sandboxlib.small_template(folder, "--free-page-reporting", "off")
+    with sandboxlib.small_template_in_memory("--free-page-reporting", "off") as one:
+        yield one
 
 
 @pytest.fixture
 def any_node(lab, template):  # pylint: disable=unused-argument
     """A store of one's own with the template; all that was started in it is killed."""
-    store, path = template
-    one = sandboxlib.Node(tempfile.mkdtemp(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) + "/node", store, PATH=path)
-    try:
+    with sandboxlib.node_of(template) as one:
         yield one
-    finally:
-        one.close()
-        one.folder.parent.rmdir()
 
 
 @pytest.fixture

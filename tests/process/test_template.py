@@ -10,11 +10,9 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 
 import pytest
 
-import fclib
 import sandboxlib
 import thawtest
 
@@ -22,15 +20,8 @@ import thawtest
 @pytest.fixture
 def node():
     """An empty store, with the stand-in on PATH."""
-    with tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
-        programs = os.path.join(folder, "programs")
-        os.mkdir(programs)
-        fclib.install(programs)
-        made = sandboxlib.Node(folder + "/node", PATH=f"{programs}:{os.environ['PATH']}", FC_STANDIN_PATTERN_MIB="4")
-        made.kernel = made.folder / "kernel"
-        made.kernel.write_text("kernel")
-        yield made
-        made.close()
+    with sandboxlib.empty_node() as one:
+        yield one
 
 
 def build(node, *options, name="small", reporting="off"):

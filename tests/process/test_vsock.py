@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import socket
-import tempfile
 
 import pytest
 
@@ -20,15 +19,8 @@ DELAY = 0.5  # seconds from "guest-is-ready" until somebody listens
 @pytest.fixture
 def node():
     """An empty store, with the stand-in on PATH."""
-    with tempfile.TemporaryDirectory(prefix="thaw-test-", dir=thawtest.tmpfs_dir()) as folder:
-        programs = os.path.join(folder, "programs")
-        os.mkdir(programs)
-        fclib.install(programs)
-        made = sandboxlib.Node(folder + "/node", PATH=f"{programs}:{os.environ['PATH']}", FC_STANDIN_PATTERN_MIB="4")
-        made.kernel = made.folder / "kernel"
-        made.kernel.write_text("kernel")
-        yield made
-        made.close()
+    with sandboxlib.empty_node() as one:
+        yield one
 
 
 def build(node, *options):
