@@ -151,7 +151,12 @@ def test_a_balloon_storm_under_load_leaves_checksums_right(restore, snapshot, fo
         assert run("ls /tmp/wrong 2>/dev/null || echo none").strip() == "none"
         sums_hold(restored)
         kernel_is_content(restored)
-        assert restored.pager.stats()["counters"]["removes"] > 20000
+        discarded = sum(end - start for start, end in guest_oracle.discarded_ranges(restored.madvise_log)) // 4096
+        assert discarded > 20000
+        # Every discard was heard of, but those of ranges that had been let go of. How soon that is depends on the host.
+        counters = restored.pager.stats()["counters"]
+        assert counters["removes"] > 0
+        assert counters["pages_removed"] + counters["pages_let_go"] >= discarded
         verdict = guest_oracle.check(restored, folder / "memory-now")
         assert not verdict.bad, str(verdict)
 

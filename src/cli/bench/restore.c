@@ -6,8 +6,9 @@
  * ratio is taken within a round, between the two kinds with the same files cached and the same number of VMs, and the median of
  * the rounds' ratios is printed: what the machine does meanwhile meets both.
  *
- * JSON: { "bench": "restore", "version", "template": {...}, "rounds", "cases": [ { "kind", "cold", "vms",
- *         "median_ms": {MARK: number}, "last_ready_ms", "faults", "rounds": [ [ {MARK: ms} ] ] } ], "ratios": [...] }
+ * JSON: { "bench": "restore", "version", "template": {...}, "seed", "cases": [ { "from", "cold", "vms", "median": {MARK: ms},
+ *         "last_ready_ms", "ratio_to_file", "rounds": [ [ {MARK: ms, "faults", "pages_ahead"} ] ] } ] }
+ * What was not measured has no key.
  */
 #include "cli/bench/restore.h"
 
@@ -45,6 +46,7 @@ static const char help[] =
     "      --rounds N         runs of each case (5)\n"
     "      --cold, --warm     only with no file in the page cache, or only with all; else both\n"
     "      --no-file          only Thaw\n"
+    "      --no-prefetch      the working set is not installed ahead: all pages come by faults\n"
     "      --store DIR        the store; $THAW_STORE, or /var/lib/thaw\n"
     "      --dir DIR          where the VMs and the raw memory file are made ($TMPDIR or /tmp)\n"
     "      --timeout SECONDS  how long a step may take (60)\n"
@@ -71,6 +73,7 @@ struct restore_bench {
     unsigned counts[COUNTS_MAX];
     unsigned n_rounds;
     bool warm, cold, files;
+    bool no_prefetch;
     unsigned timeout_ms;
     uint64_t seed;
     bool help;
@@ -100,6 +103,7 @@ enum {
     OPT_COLD,
     OPT_WARM,
     OPT_NO_FILE,
+    OPT_NO_PREFETCH,
     OPT_STORE,
     OPT_DIR,
     OPT_TIMEOUT,
@@ -113,6 +117,7 @@ static const struct option long_options[] = {
     {"cold", no_argument, NULL, OPT_COLD},
     {"warm", no_argument, NULL, OPT_WARM},
     {"no-file", no_argument, NULL, OPT_NO_FILE},
+    {"no-prefetch", no_argument, NULL, OPT_NO_PREFETCH},
     {"store", required_argument, NULL, OPT_STORE},
     {"dir", required_argument, NULL, OPT_DIR},
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
@@ -173,6 +178,8 @@ static int take_option(struct restore_bench *b, int option, const char *value)
         b->cold = false;
     } else if (option == OPT_NO_FILE) {
         b->files = false;
+    } else if (option == OPT_NO_PREFETCH) {
+        b->no_prefetch = true;
     } else if (option == OPT_STORE) {
         b->store = value;
     } else if (option == OPT_DIR) {
@@ -380,6 +387,7 @@ static json_t *times_json(const struct restore_times *t)
     for (unsigned m = 0; m < RESTORE_N_MARKS; m++)
         set_real(object, mark_words[m].key, t->ns[m] ? (double)t->ns[m] / NS_PER_MS_F : NAN);
     (void)json_object_set_new(object, "faults", json_integer((json_int_t)t->n_faults));
+    (void)json_object_set_new(object, "pages_ahead", json_integer((json_int_t)t->n_ahead));
     return object;
 }
 
@@ -460,6 +468,7 @@ static int measure(struct restore_bench *b)
         r = restore_ground_init(&ground, &t, b->store, b->dir, b->files, b->timeout_ms);
     if (r < 0)
         return r;
+    ground.no_prefetch = b->no_prefetch;
     r = run_rounds(b, &ground);
     restore_ground_deinit(&ground);
     if (r < 0)

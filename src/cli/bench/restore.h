@@ -38,6 +38,7 @@ enum restore_mark {
 struct restore_times {
     uint64_t ns[RESTORE_N_MARKS];
     uint64_t n_faults; /* missing-page faults until it was ready */
+    uint64_t n_ahead;  /* pages that were installed ahead of the guest until then */
 };
 
 /** struct restore_ground - what all restores share */
@@ -46,7 +47,8 @@ struct restore_ground {
     const char *store;               /* (borrow) */
     char folder[PATH_MAX]; /* where VMs have their folders, and where the raw memory file is */
     unsigned timeout_ms;   /* for each step */
-    bool alone;            /* one VM at a time: its first fault is looked for */
+    bool no_prefetch; /* the working set is not installed ahead; set after restore_ground_init() */
+    bool alone;       /* one VM at a time: its first fault is looked for */
 };
 
 /** restore_ground_init() - make the folder below @dir; the raw memory file, if @files. @g: (give) restore_ground_deinit() it */

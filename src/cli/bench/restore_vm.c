@@ -173,8 +173,10 @@ static int ask(struct restore_vm *vm)
 static int load_served(struct restore_vm *vm, uint64_t began_ns, struct restore_times *times)
 {
     struct instance_times marks = {0};
-    struct instance_spec serve = {
-        .store = vm->ground->store, .image = vm->ground->template->image, .times = &marks};
+    struct instance_spec serve = {.store = vm->ground->store,
+                                  .image = vm->ground->template->image,
+                                  .no_prefetch = vm->ground->no_prefetch,
+                                  .times = &marks};
     int r = instance_load(&vm->in, vm->driver, &vm->spec, vm->folder, &serve, true,
                           vm->ground->timeout_ms);
 
@@ -193,14 +195,15 @@ static int load_from_file(struct restore_vm *vm, uint64_t began_ns, struct resto
     return r == 0 ? vmm_load(vm->in.vmm, true, vm->ground->timeout_ms) : r;
 }
 
-/* count_faults() - from the pager's state */
-static uint64_t count_faults(const struct restore_vm *vm)
+/* count() - what the pager's state says of the VM's pages */
+static void count(const struct restore_vm *vm, struct restore_times *times)
 {
     _cleanup_(state_freep) struct state_copy *state = NULL;
 
     if (vm->in.state_path[0] == '\0' || state_read(vm->in.state_path, &state) < 0)
-        return 0;
-    return state->block.header->counters.faults;
+        return;
+    times->n_faults = state->block.header->counters.faults;
+    times->n_ahead = state->block.header->counters.pages_ahead;
 }
 
 int restore_vm_run(struct restore_vm *vm, uint64_t began_ns, struct restore_times *times)
@@ -220,7 +223,7 @@ int restore_vm_run(struct restore_vm *vm, uint64_t began_ns, struct restore_time
     watcher_end(&watcher);
     if (watcher.faulted_ns > began_ns)
         times->ns[RESTORE_FAULTED] = watcher.faulted_ns - began_ns;
-    times->n_faults = count_faults(vm);
+    count(vm, times);
     return r;
 }
 
