@@ -8,10 +8,8 @@ test shows that this judge does find a handler that is wrong.
 
 import hashlib
 import os
-import pathlib
 import signal
 import subprocess
-import time
 
 import guest
 import guest_oracle
@@ -85,7 +83,7 @@ def test_memory_that_the_guest_frees_is_given_back_to_the_host(restore, snapshot
         )
         counters = restored.pager.stats()["counters"]
         assert counters["removes"] > 0
-        assert counters["pages_removed"] >= discarded // 4096
+        assert counters["pages_removed"] + counters["pages_let_go"] >= discarded // 4096
         sums_hold(restored)
 
 

@@ -52,6 +52,13 @@ def lab(request, memory_cache):
         one.close()
 
 
+@pytest.fixture
+def only_thaw():
+    """Of tests that are about thaw itself: no other pager can be asked."""
+    if thawtest.reference():
+        pytest.skip("about thaw, not about the reference pager")
+
+
 @pytest.fixture(scope="module")
 def huge():
     """The host has 2 MiB pages enough for the tests of one file."""

@@ -16,14 +16,9 @@ import thawtest
 from recordlib import PAGE, PAGES, ask, finish, image, make_memory, record, start, thaw, wait_over
 from thawtest import check_stats, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 SLOW = ["--prefetch-rate", "40960"]  # ten pages a second
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 @pytest.fixture
@@ -118,6 +113,7 @@ def test_a_fault_does_not_wait_for_the_plan(lab, memory):
 
 def test_the_rate_is_kept(lab):
     memory = lab.memory("8M", seed=11, dense=True)
+    began = time.monotonic()
     pager = lab.serve(memory, "--fill", "--prefetch-rate", "4M")
     vmm = lab.start_vmm(pager, memory, "pause", "verify")
     vmm.wait_line("paused")
@@ -125,7 +121,8 @@ def test_the_rate_is_kept(lab):
     thawtest.let_go(vmm)
     lab.finish_vmm(vmm)
     pager.expect_exit(0)
-    assert pager.stats()["counters"]["pages_ahead"] < 2048, "8 MiB at 4 MiB/s were all installed by the time of a few reads"
+    allowed = (time.monotonic() - began) * (4 << 20) + (256 << 10)  # the rate, and a slice
+    assert 0 < pager.stats()["counters"]["pages_ahead"] * 4096 <= allowed
 
 
 def test_a_plan_that_is_over_costs_nothing(lab, memory):

@@ -20,18 +20,13 @@ import pytest
 import thawtest
 from thawtest import check_stats, let_go, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 NOBODY = 65534
 CAP_KILL = 1 << 5
 PAGES = 16
 PAGER_PID_AT = 80  # in a state file; man/thaw-state.5.scd
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself, and about what it does by default."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 def needs_root():

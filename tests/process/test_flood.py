@@ -20,18 +20,13 @@ import pytest
 import thawtest
 from thawtest import check_stats, let_go, private_kib, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 SANITIZER = os.environ.get("THAW_SANITIZER")
 GROWTH_KIB = 128  # statistics walk through the heap's first 132 KiB; a leak of two bytes an event would be as much
 SOON = 5.0  # seconds
 WORST_NS = 2_000_000_000
 EXACT = ["--fault-around", "0"]
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 @pytest.fixture

@@ -14,15 +14,10 @@ import pytest
 
 import thawtest
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 PAGES = 16
 EPIPE_OR_OK = (0, 32, 104, None)  # the pager may be done with us before we are; None: killed
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 @pytest.fixture

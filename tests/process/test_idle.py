@@ -11,15 +11,10 @@ import pytest
 import thawtest
 from thawtest import families, let_go, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 IDLE_SECONDS = 2.0
 EXACT = ["--fault-around", "0"]
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 @pytest.fixture

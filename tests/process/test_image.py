@@ -19,12 +19,7 @@ from imagelib import (LIMIT, PAGE, Store, blocks, make_memory, new_rng, page_byt
                       write_pages)
 from workingset import make_workingset
 
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
+pytestmark = pytest.mark.usefixtures("only_thaw")
 
 
 @pytest.fixture

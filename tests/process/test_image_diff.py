@@ -13,15 +13,10 @@ from image_reader import Manifest
 from imagelib import PAGE, TIME, Store, make_memory, new_rng, page_bytes, random_pages, read_pages, same_bytes, write_pages
 from layerlib import Vm, wander
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 PAGES = 200
 HUGE = 512  # pages of 4 KiB in one of 2 MiB
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
 
 
 @pytest.fixture

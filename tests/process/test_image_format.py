@@ -16,12 +16,7 @@ from image_writer import LZ4, PAGE, STORED, ZSTD, ImageWriter
 from imagelib import Store, make_memory, new_rng, page_bytes, read_pages, same_bytes
 from workingset import make_workingset
 
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
+pytestmark = pytest.mark.usefixtures("only_thaw")
 
 
 @pytest.fixture

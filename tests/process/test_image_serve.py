@@ -18,14 +18,9 @@ from recordlib import ask, shown, thaw, wait_over
 from servelib import change, expect_stopped, make_chain, pack
 from thawtest import Peer, check_stats, let_go, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 ALONE = ["--image-share", "off", "--image-cache", "4K"]  # a pager that has what it needs at the moment, and for itself
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 @pytest.fixture

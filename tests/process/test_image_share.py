@@ -14,12 +14,7 @@ from recordlib import ask
 from servelib import change, expect_stopped, pack
 from thawtest import let_go, wait_until
 
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
+pytestmark = pytest.mark.usefixtures("only_thaw")
 
 
 @pytest.fixture

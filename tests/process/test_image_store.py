@@ -15,12 +15,7 @@ import pytest
 import thawtest
 from imagelib import LIMIT, PAGE, Store, TIME, make_memory, new_rng
 
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
+pytestmark = pytest.mark.usefixtures("only_thaw")
 
 
 @pytest.fixture

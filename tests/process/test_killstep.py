@@ -16,6 +16,8 @@ import pytest
 
 import thawtest
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 EVERYWHERE = bool(os.environ.get("THAW_KILL_EVERYWHERE"))
 SEED = int(os.environ.get("THAW_TEST_SEED", "0")) or random.randrange(1, 1 << 24)
 PLAIN = ["fault", "zero-fault", "write-fault", "two-faults", "remove", "remove-absent", "removed-fault", "removed-write",
@@ -25,10 +27,8 @@ TRACKED = ["fault", "first-write", "first-write-and-remove", "write-fault", "rem
 
 
 @pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
+def no_sanitizer():
+    """Every step of the pager is taken singly."""
     if os.environ.get("THAW_SANITIZER"):
         pytest.skip("a sanitizer makes a step of the pager thousands of instructions; it runs in the plain build")
 

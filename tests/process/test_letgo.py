@@ -8,18 +8,13 @@ import signal
 import pytest
 
 import thawtest
-from recordlib import PAGE, finish, image, make_memory, start
+from recordlib import finish, image, make_memory, start
 from thawtest import check_stats, wait_until
+
+pytestmark = pytest.mark.usefixtures("only_thaw")
 
 PAGES = 2048
 LONG = 512  # pages: what is worth it
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 @pytest.fixture

@@ -12,17 +12,16 @@ import time
 import pytest
 
 import hugepool
-import thawtest
 from thawtest import check_stats, let_go, wait_until
+
+pytestmark = pytest.mark.usefixtures("only_thaw")
 
 LIMIT_SECONDS = 10  # how long thaw waits for memory
 
 
 @pytest.fixture(scope="module", autouse=True)
-def only_thaw():
-    """These tests are about thaw itself, and about a pool that nobody else takes from."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
+def no_other_taker():
+    """Nobody else takes from the pool."""
     with hugepool.no_hugepages():
         if int((hugepool.HUGE / "nr_hugepages").read_text()) > 0:
             pytest.skip("other processes on this host have huge pages")

@@ -11,12 +11,7 @@ import thawtest
 from recordlib import PAGE, PAGES, facts, finish, image, make_memory, record, shown, start, thaw
 from thawtest import wait_until
 
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
+pytestmark = pytest.mark.usefixtures("only_thaw")
 
 
 @pytest.fixture

@@ -15,16 +15,11 @@ import pytest
 import thawtest
 from thawtest import check_stats, families, let_go, private_kib, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 SANITIZER = os.environ.get("THAW_SANITIZER")
 PAGERS = int(os.environ.get("THAW_TEST_PAGERS", "0")) or (20 if SANITIZER else 200)
 LIMIT_KIB = 2048  # for each process
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 class Crowd:

@@ -19,17 +19,12 @@ import thawtest
 from matrix import SEED
 from thawtest import check_stats, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 PAGES = 64
 PAGE = 4096
 EXACT = ["--fault-around", "0"]
 AROUND = ["--fault-around", "64K"]
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 @pytest.fixture

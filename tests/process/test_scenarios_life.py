@@ -22,14 +22,9 @@ import thawtest
 from matrix import LAYOUTS, SEED
 from thawtest import check_stats, let_go, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 PAGE = 4096
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 # ---- ends ----

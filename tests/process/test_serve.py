@@ -12,14 +12,9 @@ import pytest
 import thawtest
 from thawtest import check_stats, let_go, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 EXACT = ["--fault-around", "0", "--track", "none"]
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 def usage(*args):

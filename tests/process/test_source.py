@@ -13,14 +13,9 @@ import pytest
 import thawtest
 from thawtest import check_stats, let_go
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 PAGE = 4096
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 def refuse(lab, path, *words):

@@ -21,17 +21,12 @@ import pytest
 import thawtest
 from thawtest import Peer, let_go, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 HEADER_V2, TAIL_V2_AT = 6512, 1184  # of version 2: bytes of the header; where histogram and counters are
 # Where things are in every version's header; man/thaw-state.5.scd.
 VERSION_AT, PAGER_PID_AT, VMM_PID_AT = 8, 80, 84
 START_TICKS_AT, UFFD_INODE_AT, GENERATION_AT = 1128, 1144, 1176
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
 
 
 def memory_of(lab):

@@ -22,18 +22,13 @@ import pytest
 import thawtest
 from thawtest import check_stats, let_go, wait_until
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 LATENCY = pathlib.Path("/dev/cpu_dma_latency")
 EXACT = ["--fault-around", "0"]
 OFF = ["--latency-qos", "off", "--cpu", "any", "--spin", "off"]
 NOTHING = {"awakes": 0, "awake_ns": 0, "moves": 0, "spins": 0, "spins_found": 0, "spun_ns": 0}
 BIG = "64M"
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw serve, not about the reference pager")
 
 
 def confinement():

@@ -14,16 +14,11 @@ import pytest
 import thawtest
 from workingset import WorkingSet, format_workingset, make_workingset, read_workingset
 
+pytestmark = pytest.mark.usefixtures("only_thaw")
+
 LIMIT = 30  # seconds for one run of a program that takes far less than one
 IMAGE = 100 * 4096
 SMALL = [(7, 0, False), (99, 3, True), (0, 63, False), (1, 3, False)]
-
-
-@pytest.fixture(autouse=True)
-def only_thaw():
-    """These tests are about thaw itself."""
-    if thawtest.reference():
-        pytest.skip("about thaw, not about the reference pager")
 
 
 def run(*args, **kwargs):
