@@ -8,7 +8,7 @@
  *
  * All that follows goes through the descriptors of its folders: the store may be moved meanwhile, and nothing follows a
  * symbolic link out of it. Who opens an image reads its name, opens its manifest, locks it, and only then makes sure that it
- * was not removed in between.
+ * was not removed in between. The lock is waited for: who holds it alone may find that the image has another name, and leave it.
  */
 
 #include "image/store.h"
@@ -24,6 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 #include "image/frame.h"
@@ -31,6 +32,8 @@
 
 #define ID_DIGITS          ((size_t)IMAGE_ID_TEXT - 1)
 #define MANIFEST_BYTES_MAX (64 * GIB)
+#define LOCK_WAIT_NS       (5 * NS_PER_S) /* for who removes it, or decides not to */
+#define LOCK_NAP_NS        (2 * NS_PER_MS)
 
 static const char *const folder_names[N_STORE_FOLDERS] = {
     [STORE_NAMES] = "names",
@@ -363,16 +366,19 @@ static int parse_file(struct manifest **out, int fd, const char *path)
     return r;
 }
 
+/* #syscalls:start clock_nanosleep nanosleep */
 /* open_locked() - a manifest that is there, and its shared lock. Return: the fd (give) or a negative errno with a text */
 static int open_locked(struct store *s, const char *id, const char *path)
 {
     _cleanup_fd_ int fd =
         openat(s->folders[STORE_MANIFESTS], id, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    const uint64_t until_ns = clock_now_ns() + LOCK_WAIT_NS;
     int r;
 
     if (fd < 0)
         return err_origin_errno(-errno, "cannot open %s", path);
-    r = store_flock(fd, LOCK_SH | LOCK_NB);
+    while ((r = store_flock(fd, LOCK_SH | LOCK_NB)) == -EWOULDBLOCK && clock_now_ns() < until_ns)
+        clock_sleep_ns(LOCK_NAP_NS);
     if (r == -EWOULDBLOCK)
         return err_origin(-EBUSY, "the image %s is being removed", path);
     if (r < 0)

@@ -4,6 +4,7 @@
 import contextlib
 import fcntl
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -175,6 +176,29 @@ def test_an_image_that_is_in_use_stays(lab, store):
     with locked(store.manifest_path("d"), fcntl.LOCK_EX):
         assert "is being removed" in store.fails("unpack", "d", "-o", lab.dir / "out")
     store.out("rm", "d")
+
+
+def test_who_opens_an_image_waits_for_somebody_who_may_remove_it(lab, store):
+    out = lab.dir / "out"
+    with locked(store.manifest_path("d"), fcntl.LOCK_EX):
+        unpack = subprocess.Popen(store.argv("unpack", "d", "-o", out), stderr=subprocess.PIPE, text=True)
+        files = pathlib.Path(f"/proc/{unpack.pid}/fd")
+        try:
+            thawtest.wait_until(lambda: unpack.poll() is not None or store.manifest_path("d") in open_in(files), "it to be opened")
+        except BaseException:
+            unpack.kill()
+            raise
+    assert unpack.communicate(timeout=thawtest.DEADLINE) == (None, "") and unpack.returncode == 0
+    assert out.read_bytes() == (lab.dir / "d").read_bytes()
+
+
+def open_in(files):
+    """What the links of /proc/PID/fd lead to."""
+    found = []
+    for link in files.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(link.readlink())
+    return found
 
 
 def test_of_two_names_of_an_image_one_may_go_at_any_time(lab, store):
