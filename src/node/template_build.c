@@ -155,6 +155,46 @@ static int bring(const struct build *b, const char *from, const char *name, mode
     return r;
 }
 
+/* end_vm() - the one that was booted */
+static int end_vm(struct build *b)
+{
+    int r = b->vm ? vmm_kill(b->vm, END_MS) : 0;
+
+    b->stuck |= r < 0;
+    b->vm = vmm_free(b->vm);
+    return r;
+}
+
+static int start(struct build *b)
+{
+    int r = vmm_new(&b->vm, b->driver, &b->spec, b->boot);
+
+    return r == 0 ? vmm_start(b->vm, false, b->timeout_ms) : r;
+}
+
+/* kvm_was_our_idea() - nobody said what is to run the guest, and there is a /dev/kvm */
+static bool kvm_was_our_idea(const struct build *b)
+{
+    return !b->recipe->accel && b->t.accel && strcmp(b->t.accel, "kvm") == 0;
+}
+
+/* start_emulated() - a /dev/kvm that can be opened need not be one that QEMU can use */
+static int start_emulated(struct build *b)
+{
+    int r = end_vm(b);
+
+    if (r == 0)
+        r = build_step(b, "starting the VMM without KVM: with it, it ended");
+    if (r < 0)
+        return r;
+    free(b->t.accel);
+    b->t.accel = strdup("tcg");
+    if (!b->t.accel)
+        return err_origin_errno(-ENOMEM, "cannot start the VMM");
+    b->spec = template_spec(&b->t);
+    return start(b);
+}
+
 static int boot(struct build *b)
 {
     /* One that is only read is shared by all sandboxes, and those in jails are of other users. The folder is ours alone. */
@@ -170,20 +210,10 @@ static int boot(struct build *b)
     if (r == 0)
         r = build_step(b, "starting the VMM");
     if (r == 0)
-        r = vmm_new(&b->vm, b->driver, &b->spec, b->boot);
-    if (r == 0)
-        r = vmm_start(b->vm, false, b->timeout_ms);
+        r = start(b);
+    if (r < 0 && kvm_was_our_idea(b) && b->vm && vmm_has_ended(b->vm))
+        r = start_emulated(b);
     return r == 0 ? vmm_boot(b->vm, b->timeout_ms) : r;
-}
-
-/* end_vm() - the one that was booted */
-static int end_vm(struct build *b)
-{
-    int r = b->vm ? vmm_kill(b->vm, END_MS) : 0;
-
-    b->stuck |= r < 0;
-    b->vm = vmm_free(b->vm);
-    return r;
 }
 
 /* keep() - a file of the VM becomes one of the template's */

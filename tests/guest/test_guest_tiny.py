@@ -94,3 +94,19 @@ def test_a_guest_finds_every_word_in_every_generation(node, kernel, machine):
         goes_on(node, name)
     node.ok("rm", "--force", "a", *names)
     node.nothing_runs()
+
+
+def test_a_guest_is_emulated_where_qemu_does_not_start_with_kvm(node, kernel):
+    program = node.folder / "qemu"
+    program.write_text('#!/bin/sh\ncase "$*" in *"-accel kvm"*) echo "KVM is broken here" >&2; exit 1;; esac\n'
+                       'exec qemu-system-x86_64 "$@"\n')
+    program.chmod(0o755)
+    argv = ["template", "build", "tiny", "--vmm", "qemu", "--vmm-program", program, "--kernel", kernel, "--memory", 64, "--ready", "pass",
+            "--no-shell", "--record-seconds", 1, "--free-page-reporting", "off"]
+    assert "KVM is broken here" in node.fails(*argv, "--accel", "kvm")
+    node.ok(*argv)
+    assert json.loads(node.ok("template", "show", "tiny", "--json"))["accel"] == "tcg"
+    node.ok("run", "tiny", "--name", "a")
+    goes_on(node, "a")
+    node.ok("rm", "--force", "a")
+    node.nothing_runs()

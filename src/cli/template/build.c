@@ -50,7 +50,7 @@ static const char help[] =
     "      --firecracker-version V     the version that is meant: another one is refused\n"
     "      --vmm-program FILE          the VMM (firecracker, qemu-system-x86_64)\n"
     "      --machine pc|q35|microvm    of QEMU (pc)\n"
-    "      --accel tcg|kvm             of QEMU (kvm where it can be had)\n"
+    "      --accel tcg|kvm             of QEMU (kvm where QEMU starts with it)\n"
     "      --cpu MODEL                 of QEMU: the processor that the guest sees (the host's own\n"
     "                                  with kvm, else all that can be emulated)\n"
     "      --timeout SECS              for each thing that is waited for (120)\n"
