@@ -192,7 +192,8 @@ static int listen_to(struct reader *rd, struct console_answer *a, const struct r
     return r;
 }
 
-int console_run(struct vmm *vm, const char *command, const struct console_wait *wait,
+int console_run(struct vmm *vm, const char *command, enum console_shell shell,
+                const struct console_wait *wait,
                 int (*sink)(void *ctx, const char *bytes, size_t len), void *ctx,
                 struct console_result *out)
 {
@@ -209,7 +210,7 @@ int console_run(struct vmm *vm, const char *command, const struct console_wait *
     (void)snprintf(tag, sizeof(tag), "%d-%u-%jx", (int)getpid(), n_commands++,
                    (uintmax_t)clock_now_ns());
     answer.tag = tag;
-    r = console_line(command, tag, &line);
+    r = console_line(command, shell, tag, &line);
     if (r < 0)
         return r;
     r = reader_init(&rd, vm, wait, true);
@@ -241,7 +242,7 @@ int console_wait_shell(struct vmm *vm, const struct console_wait *wait)
         struct console_wait once = *wait;
 
         once.timeout_ms = (unsigned)min_u64(left_ms, ASK_AGAIN_MS);
-        r = console_run(vm, "true", &once, NULL, NULL, &done);
+        r = console_run(vm, "true", CONSOLE_SHELL_ITSELF, &once, NULL, NULL, &done);
         console_result_deinit(&done);
     } while (r == -ETIMEDOUT && clock_now_ns() < deadline_ns);
     return r == -ETIMEDOUT ? too_late(path, NO_ANSWER, wait->timeout_ms) : r;

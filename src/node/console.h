@@ -11,8 +11,12 @@
  *     echo "thaw-b""egin-N"; eval 'COMMAND' </dev/null; echo "thaw-e""nd-N" $?
  *
  * The terminal writes back what is typed, so the tags are typed in two pieces: they come up whole only in the answer. What is
- * between them is the command's output, and behind the second is its exit status. It runs in the shell that is there, which
- * keeps what it does: `cd` moves it, `exit` ends it. Carriage returns are the terminal's and are left out.
+ * between them is the command's output, and behind the second is its exit status. Carriage returns are the terminal's and are
+ * left out.
+ *
+ * It runs in the shell that is there, which keeps what it does: `cd` moves it, `exit` ends it, and what is no command at all
+ * makes it forget the rest of the line, so that no end is heard of. In a child of that shell, (eval 'COMMAND'), it does nothing
+ * to the shell, and always has a status; but to make one the guest touches more of its memory.
  *
  * A guest without a shell does not answer, and one that asks for a name and a password takes the line for a name. That is the
  * caller's to know.
@@ -65,6 +69,12 @@ int console_wait_text(struct vmm *vm, const char *text, const struct console_wai
  */
 int console_wait_shell(struct vmm *vm, const struct console_wait *wait);
 
+/** enum console_shell - which one runs a command */
+enum console_shell {
+    CONSOLE_SHELL_ITSELF,
+    CONSOLE_SHELL_CHILD,
+};
+
 /**
  * console_run() - run a command and wait for its end
  * @command: one line
@@ -75,7 +85,8 @@ int console_wait_shell(struct vmm *vm, const struct console_wait *wait);
  * Return: 0, whatever the command's status; -EINVAL: it cannot be typed; -EFBIG: more than CONSOLE_OUTPUT_MAX; others as
  * console_wait_text(); with a text
  */
-int console_run(struct vmm *vm, const char *command, const struct console_wait *wait,
+int console_run(struct vmm *vm, const char *command, enum console_shell shell,
+                const struct console_wait *wait,
                 int (*sink)(void *ctx, const char *bytes, size_t len), void *ctx,
                 struct console_result *out);
 
@@ -84,7 +95,7 @@ void console_result_deinit(struct console_result *r);
 /* ---- what is typed and what comes back, without a VM (console_answer.c) ---- */
 
 /** console_line() - what is typed for a command. @out: (give). Return: 0 or -EINVAL, -ENOMEM with a text */
-int console_line(const char *command, const char *tag, char **out);
+int console_line(const char *command, enum console_shell shell, const char *tag, char **out);
 
 /** struct console_answer - on its way */
 struct console_answer {

@@ -37,8 +37,9 @@ static char *quote(const char *text)
     return quoted;
 }
 
-int console_line(const char *command, const char *tag, char **out)
+int console_line(const char *command, enum console_shell shell, const char *tag, char **out)
 {
+    bool child = shell == CONSOLE_SHELL_CHILD;
     char *quoted;
     char *line = NULL;
     int n;
@@ -48,12 +49,11 @@ int console_line(const char *command, const char *tag, char **out)
             return err_origin(-EINVAL, "the command has a control character: it cannot be typed");
     }
     quoted = quote(command);
-    n = quoted
-            ? asprintf(
-                  &line,
-                  "echo \"thaw-b\"\"egin-%s\"; eval %s </dev/null; echo \"thaw-e\"\"nd-%s\" $?\n",
-                  tag, quoted, tag)
-            : -1;
+    n = quoted ? asprintf(&line,
+                          "echo \"thaw-b\"\"egin-%s\"; %seval %s%s </dev/null; echo "
+                          "\"thaw-e\"\"nd-%s\" $?\n",
+                          tag, child ? "(" : "", quoted, child ? ")" : "", tag)
+               : -1;
     free(quoted);
     if (n < 0)
         return err_origin_errno(-ENOMEM, "cannot run a command");

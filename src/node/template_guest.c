@@ -62,7 +62,7 @@ static int run_start_command(struct build *b)
 {
     const struct console_wait wait = build_wait(b, b->timeout_ms);
     struct console_result done;
-    int r = console_run(b->vm, b->t.start_cmd, &wait, NULL, NULL, &done);
+    int r = console_run(b->vm, b->t.start_cmd, CONSOLE_SHELL_ITSELF, &wait, NULL, NULL, &done);
 
     if (r < 0)
         return r;
@@ -80,7 +80,7 @@ static int drop_caches(struct build *b)
 {
     const struct console_wait wait = build_wait(b, DROP_MS);
     struct console_result done;
-    int r = console_run(b->vm, DROP, &wait, NULL, NULL, &done);
+    int r = console_run(b->vm, DROP, CONSOLE_SHELL_ITSELF, &wait, NULL, NULL, &done);
 
     if (r == 0)
         console_result_deinit(&done);

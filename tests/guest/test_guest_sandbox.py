@@ -172,6 +172,17 @@ def test_the_balloon_is_inflated_and_deflated_by_command(node):
     file_is_right(node, "a", "/tmp/kept")
 
 
+def test_a_command_that_ends_its_shell_or_is_no_shell_has_a_status_too(node):
+    node.ok("run", "guest", "--name", "a")
+    assert node.run("exec", "a", "--", "echo before; exit 3").returncode == 3
+    done = node.run("exec", "a", "--", "if")  # what the shell says of it comes over the console
+    assert done.returncode == 2 and "syntax error" in done.stdout and done.stderr == ""
+    assert "unterminated" in node.run("exec", "a", "--", "echo 'it").stdout
+    node.exec("a", "mkdir /tmp/d; cd /tmp/d; sleep 100 &")
+    assert node.exec("a", "pwd; pidof sleep >/dev/null") == "/tmp\n"  # the shell at the console is as it was
+    node.ok("rm", "--force", "a")
+
+
 def test_eight_sandboxes_of_one_template_run_at_once_and_are_each_their_own(node):
     names = node.ok("run", "guest", "--name", "n", "--count", 8, "--wait").split()
     assert names == [f"n-{i}" for i in range(1, 9)]

@@ -50,11 +50,14 @@ static void a_command_is_typed_so_that_its_echo_is_no_answer(void **state)
     char *line = NULL;
 
     (void)state;
-    assert_int_equal(console_line("echo it's & # all", "7", &line), 0);
+    assert_int_equal(console_line("echo it's & # all", CONSOLE_SHELL_ITSELF, "7", &line), 0);
     assert_string_equal(line, "echo \"thaw-b\"\"egin-7\"; eval 'echo it'\\''s & # all' </dev/null; "
                               "echo \"thaw-e\"\"nd-7\" $?\n");
     assert_null(strstr(line, "thaw-begin-7"));
     assert_null(strstr(line, "thaw-end-7"));
+    free(line);
+    assert_int_equal(console_line("exit 3", CONSOLE_SHELL_CHILD, "7", &line), 0);
+    assert_non_null(strstr(line, "; (eval 'exit 3') </dev/null; "));
     free(line);
 }
 
@@ -64,11 +67,11 @@ static void what_cannot_be_typed_is_refused(void **state)
     char *line = NULL;
 
     (void)state;
-    assert_int_equal(console_line("a\nb", "7", &line), -EINVAL);
-    assert_int_equal(console_line("a\x03", "7", &line), -EINVAL);
+    assert_int_equal(console_line("a\nb", CONSOLE_SHELL_ITSELF, "7", &line), -EINVAL);
+    assert_int_equal(console_line("a\x03", CONSOLE_SHELL_ITSELF, "7", &line), -EINVAL);
     memset(long_one, 'x', sizeof(long_one) - 1);
     long_one[sizeof(long_one) - 1] = '\0';
-    assert_int_equal(console_line(long_one, "7", &line), -EINVAL);
+    assert_int_equal(console_line(long_one, CONSOLE_SHELL_ITSELF, "7", &line), -EINVAL);
     assert_non_null(strstr(err_text(), "too long"));
 }
 

@@ -164,7 +164,7 @@ static int ask(struct restore_vm *vm)
 {
     const struct console_wait wait = {.timeout_ms = vm->ground->timeout_ms, .nap_ns = POLL_NS};
     struct console_result done;
-    int r = console_run(vm->in.vmm, "true", &wait, NULL, NULL, &done);
+    int r = console_run(vm->in.vmm, "true", CONSOLE_SHELL_ITSELF, &wait, NULL, NULL, &done);
 
     console_result_deinit(&done);
     return r;

@@ -33,6 +33,8 @@ static const char help[] =
     "Runs a command in the shell at a sandbox's serial console, prints its output, and ends with "
     "its\n"
     "exit status. The words of COMMAND are joined with blanks and are the shell's to understand.\n"
+    "A child of that shell runs them, with nothing to read; what it writes and its errors are "
+    "one.\n"
     "\n"
     "      --timeout SECONDS  that the command may take (60); it goes on in the guest all the "
     "same\n" SANDBOX_HELP;
@@ -119,7 +121,7 @@ static int run(const char *store, const char *name, const char *command, unsigne
     lock_fd = lock_console(store, name, clock_now_ns() + timeout_ms * NS_PER_MS);
     if (lock_fd < 0)
         return lock_fd;
-    r = console_run(vmm, command, &wait, print, NULL, &result);
+    r = console_run(vmm, command, CONSOLE_SHELL_CHILD, &wait, print, NULL, &result);
     if (r == 0)
         *status = result.status;
     console_result_deinit(&result);
