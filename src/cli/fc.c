@@ -41,13 +41,15 @@ static const char help[] =
     "  --version V    do not ask Firecracker for its version, it is this one\n"
     "  --dry-run      send nothing, print what would be sent; without --socket and --version for\n"
     "                 " THAW_FIRECRACKER_VERSION "\n"
-    "  --list         print what can be asked for, when, and since which version\n";
+    "  --list         print what can be asked for, when, and since which version\n"
+    "  -h, --help     this text\n";
 
 /* struct request - what is asked for */
 struct request {
     const char *socket; /* NULL: the default */
     unsigned timeout_ms;
     bool dry_run;
+    bool list;
     bool has_version;
     struct thaw_version version;
     const struct fc_endpoint *endpoint;
@@ -245,8 +247,8 @@ static int take_option(int c, struct request *rq)
         rq->dry_run = true;
         return CLI_OK;
     case 'l':
-        print_list();
-        return -1;
+        rq->list = true;
+        return CLI_OK;
     case 'h':
         (void)fputs(help, stdout);
         return -1;
@@ -280,6 +282,12 @@ int cli_fc(int argc, char **argv)
         if (status != CLI_OK)
             return status;
     }
+    if (rq.list && optind == argc) {
+        print_list();
+        return cli_flush(VERB, CLI_OK);
+    }
+    if (rq.list)
+        return cli_usage_error(VERB, "unexpected argument %s", argv[optind]);
     status = take_arguments(argc - optind, argv + optind, &rq);
     if (status != CLI_OK)
         return status;

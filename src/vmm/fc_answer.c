@@ -86,14 +86,14 @@ static int fault(const char *what, unsigned status, const char *body, size_t len
     return r;
 }
 
-int fc_answer_read(const struct fc_endpoint *e, unsigned status, const char *body, size_t len,
-                   json_t **out)
+int fc_answer_read(const struct fc_endpoint *e, const char *path, unsigned status, const char *body,
+                   size_t len, json_t **out)
 {
     json_error_t error;
-    char what[64];
+    char what[128];
     json_t *json;
 
-    (void)fc_endpoint_text(e, what, sizeof(what));
+    (void)snprintf(what, sizeof(what), "%s %s", fc_method_name(e->method), path);
     if (status < 200 || status >= 300)
         return fault(what, status, body, len);
     *out = NULL;

@@ -15,14 +15,15 @@
 
 /**
  * fc_answer_read() - of an exchange that took place
+ * @path: (borrow) that was asked, with the name in it
  * @body: (borrow) NULL: none
  * @out:  (give) the value; NULL if the endpoint answers with none
  *
  * Return: 0, or with a text that has Firecracker's own words: -EREMOTEIO: it has refused the request; -EBUSY: it has too many
  * connections and has not looked at it; -EPROTO: it did what was asked and the answer cannot be understood.
  */
-int fc_answer_read(const struct fc_endpoint *e, unsigned status, const char *body, size_t len,
-                   json_t **out);
+int fc_answer_read(const struct fc_endpoint *e, const char *path, unsigned status, const char *body,
+                   size_t len, json_t **out);
 
 /** fc_endpoint_text() - "PUT /drives/{id}". Return: @buf */
 const char *fc_endpoint_text(const struct fc_endpoint *e, char *buf, size_t len);

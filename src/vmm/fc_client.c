@@ -110,7 +110,7 @@ static int send_request(struct fc_client *c, const struct fc_endpoint *e, const 
                              deadline_ns, wait, &sent, &a);
         c->deprecated = a.deprecated;
         if (r == 0)
-            r = fc_answer_read(e, a.status, a.body, a.len, answer);
+            r = fc_answer_read(e, path, a.status, a.body, a.len, answer);
         fc_http_answer_deinit(&a);
         if (r == -EBUSY && clock_now_ns() + BUSY_PAUSE_NS < deadline_ns) {
             clock_sleep_ns(BUSY_PAUSE_NS);

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/err.h"
 #include "base/fd.h"
@@ -67,12 +68,16 @@ void fc_socket_forget(struct fc_socket *s)
 
 int fc_socket_error(int neg_errno, const char *path)
 {
+    struct stat st;
+
     switch (neg_errno) {
     case -ENOENT:
         return err_origin(
             neg_errno, "there is no socket %s: Firecracker does not run, or has not got there yet",
             path);
     case -ECONNREFUSED:
+        if (stat(path, &st) == 0 && !S_ISSOCK(st.st_mode))
+            return err_origin(neg_errno, "%s is no socket, expected that of a Firecracker", path);
         return err_origin(
             neg_errno, "nobody listens on socket %s: the Firecracker that made it has ended", path);
     case -EAGAIN:

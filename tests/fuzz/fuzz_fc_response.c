@@ -73,7 +73,7 @@ static void answer(const struct fc_endpoint *e, unsigned status, const char *bod
     int r;
 
     err_clear();
-    r = fc_answer_read(e, status, len > 0 ? body : NULL, len, &json);
+    r = fc_answer_read(e, e->path, status, len > 0 ? body : NULL, len, &json);
     if (r == 0) {
         use(well && !json == (e->answer->n_fields == 0));
         if (json)

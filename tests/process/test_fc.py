@@ -304,6 +304,11 @@ def test_a_refusal_is_quoted(lab):
                    "starting the microVM.\n")
 
 
+def test_a_refusal_names_the_device(lab):
+    _, err = send(start(lab), "PATCH", "/drives/data", {"drive_id": "data"}, status=1)
+    assert err.startswith("thaw fc: Firecracker refused PATCH /drives/data (400): ")
+
+
 def test_a_body_that_is_no_json_is_quoted(lab):
     vmm = start(lab, FC_STANDIN_FAULT="bad-body@/balloon")
     _, err = send(vmm, "GET", "/balloon", status=1)
@@ -359,6 +364,7 @@ def test_a_deprecated_field_is_mentioned(lab):
     (["--timeout", "0", "GET", "/"], "expected seconds from 1"),
     (["--version", "new", "GET", "/"], "--version: "),
     (["--nonsense"], "unrecognized option"),
+    (["--list", "GET"], "unexpected argument GET"),
     (["PUT", "/balloon", "{"], "the body is no JSON: line 1, column 1"),
     (["PUT", "/balloon", '{"a": 1, "a": 2}'], "the body is no JSON: line 1"),
     (["PATCH", "/balloon", '{"amount_mib": "4"}', "--dry-run"], "amount_mib: expected a whole number from 0 to 4294967295"),
@@ -405,6 +411,9 @@ def test_a_socket_that_is_not_there_is_told_from_a_stale_one(lab):
     vmm = start(lab)
     vmm.end()
     assert "nobody listens on socket" in send(vmm, "GET", "/", status=1)[1]
+    plain = lab.dir / "plain"
+    plain.touch()
+    assert f"{plain} is no socket" in fc("--socket", plain, "GET", "/", status=1)[1]
 
 
 def test_libcurl_is_loaded_by_this_verb_only():
