@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -24,10 +25,11 @@
 #include "vmm/driver_private.h"
 #include "vmm/jailer.h"
 
-#define ASK_MS  10000u /* for a program that prints its version */
-#define KILL_MS 10000u /* for a process to end that was killed */
-#define MOUNTS  "/proc/self/mounts"
-#define EXIT_MS 500u /* for a keeper to write down what has happened */
+#define ASK_MS     10000u /* for a program that prints its version */
+#define KILL_MS    10000u /* for a process to end that was killed */
+#define MOUNTS     "/proc/self/mounts"
+#define EXIT_MS    500u       /* for a keeper to write down what has happened */
+#define FULL_BYTES (64 * KIB) /* that are free in a file system: it is full */
 
 static const struct vmm_driver *const all_drivers[] = {
     &driver_fc,
@@ -258,11 +260,20 @@ int vmm_kill(struct vmm *vm, unsigned timeout_ms)
     return r;
 }
 
+/* is_full() - memory that is a file's has nowhere to be then: who writes to it is killed, and says nothing */
+static bool is_full(const char *folder)
+{
+    struct statvfs fs;
+
+    return statvfs(folder, &fs) == 0 && fs.f_bavail * fs.f_frsize < FULL_BYTES;
+}
+
 void vmm_end_text(const struct vmm *vm, char *buf, size_t len)
 {
     struct child_end end;
     char path[PATH_MAX], how[64], last[256];
     const char *meaning = NULL;
+    int n;
 
     (void)snprintf(buf, len, "runs");
     if (!vmm_has_ended(vm))
@@ -274,8 +285,10 @@ void vmm_end_text(const struct vmm *vm, char *buf, size_t len)
         meaning = vm->driver->exit_meaning(end.number);
     (void)snprintf(path, sizeof(path), "%s/%s", vm->folder, VMM_FILE_LOG);
     log_last_line(path, last, sizeof(last));
-    (void)snprintf(buf, len, "%s%s%s%s%s%s", how, meaning ? ": " : "", meaning ? meaning : "",
-                   last[0] ? " (its last words: " : "", last, last[0] ? ")" : "");
+    n = snprintf(buf, len, "%s%s%s%s%s%s", how, meaning ? ": " : "", meaning ? meaning : "",
+                 last[0] ? " (its last words: " : "", last, last[0] ? ")" : "");
+    if (end.how != CHILD_EXITED && n >= 0 && (size_t)n < len && is_full(vm->folder))
+        (void)snprintf(buf + n, len - (size_t)n, "; the file system of %s is full", vm->folder);
 }
 
 /* last_words() - an operation failed with @r: if the VMM has ended, that is the more interesting half of the text */
@@ -516,9 +529,11 @@ int vmm_balloon_set(struct vmm *vm, unsigned mib, unsigned timeout_ms)
 
     if (r < 0)
         return r;
-    if (mib > vm->spec.memory_mib)
-        return err_origin(-EINVAL, "a balloon of %u MiB in a guest that has %u", mib,
-                          vm->spec.memory_mib);
+    /* All of it: no guest lives on, and QEMU cannot be asked for that. */
+    if (mib >= vm->spec.memory_mib)
+        return err_origin(-EINVAL,
+                          "a balloon of %u MiB in a guest that has %u: expected %u at most", mib,
+                          vm->spec.memory_mib, vm->spec.memory_mib - 1);
     return done(vm, vm->driver->balloon_set(vm, mib, deadline_in(timeout_ms)));
 }
 

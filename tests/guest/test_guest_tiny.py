@@ -9,6 +9,7 @@ difference.
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import time
@@ -93,6 +94,21 @@ def test_a_guest_finds_every_word_in_every_generation(node, kernel, machine):
     for name in names:
         goes_on(node, name)
     node.ok("rm", "--force", "a", *names)
+    node.nothing_runs()
+
+
+def test_a_vmm_that_ends_for_want_of_room_says_so(node, kernel):
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare, to mount a small file system")
+    small = node.folder / "small"
+    small.mkdir()
+    mount = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs -o size=8m none "{small}" || exit 77; "$0" "$@"; code=$?; ls -A "{small}/templates"; exit $code']
+    done = node.run("template", "build", "tiny", "--vmm", "qemu", "--accel", "tcg", "--kernel", kernel, "--memory", 64, "--ready", "pass",
+                    "--no-shell", "--store", small, before=mount)
+    if done.returncode == 77:
+        pytest.skip("needs root and unshare, to mount a small file system")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and done.stdout == "", done
+    assert "is full" in done.stderr and "/templates/.tiny." in done.stderr, done.stderr
     node.nothing_runs()
 
 

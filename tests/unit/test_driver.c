@@ -470,8 +470,8 @@ static void what_a_vm_does_not_have_is_refused_by_the_gate(void **state)
 
     (void)state;
     start();
-    assert_int_equal(vmm_balloon_set(vm, 65, LONG_MS), -EINVAL);
-    assert_int_equal(vmm_balloon_set(vm, 64, LONG_MS), 0);
+    assert_int_equal(vmm_balloon_set(vm, 64, LONG_MS), -EINVAL);
+    assert_int_equal(vmm_balloon_set(vm, 63, LONG_MS), 0);
     answer = 1;
     assert_int_equal(vmm_hint(vm, LONG_MS), 1);
     answer = 0;
