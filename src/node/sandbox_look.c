@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/err.h"
 #include "base/procfs.h"
@@ -146,13 +147,15 @@ int sandbox_look(struct sandbox_view *out, const char *store, const char *name, 
 int sandbox_files(struct sandbox_files *out, const char *store, const char *name)
 {
     char folder[PATH_MAX];
+    struct stat st;
     int r = sandbox_name_check(name);
 
     if (r == 0 && snprintf(folder, sizeof(folder), "%s/" SANDBOXES_FOLDER "/%s", store, name) >=
                       (int)sizeof(folder))
         r = err_origin(-ENAMETOOLONG, "the folder name %s is too long", store);
-    if (r == 0 && !tree_exists(folder))
-        r = err_origin(-ENOENT, "no sandbox %s in the store %s", name, store);
+    if (r == 0 && lstat(folder, &st) < 0)
+        r = errno == ENOENT ? err_origin(-ENOENT, "no sandbox %s in the store %s", name, store)
+                            : err_origin_errno(-errno, "cannot look at %s", folder);
     if (r == 0)
         r = tree_path(out->vm, sizeof(out->vm), folder, SANDBOX_VM);
     return r == 0 ? tree_path(out->logs, sizeof(out->logs), folder, SANDBOX_LOGS) : r;

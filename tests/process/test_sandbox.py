@@ -112,6 +112,7 @@ def test_the_balloon_follows_a_command(node):
     assert node.ok("balloon", "a", 8) == ""
     thawtest.wait_until(lambda: node.ps("a")["balloon"]["target_mib"] == 8, "the balloon's target")
     assert node.ok("balloon", "a").startswith("target 8 MiB")
+    assert "a balloon of 32 MiB in a guest that has 32: expected 31 at most" in node.fails("balloon", "a", 32)
     node.ok("balloon", "a", 0)
     everything_is_right(node, "a")
     node.ok("pause", "a")
@@ -287,7 +288,8 @@ def test_a_broken_record_is_shown_as_such_and_can_be_removed(node):
 
 def test_what_is_asked_wrongly_is_a_usage_error(node):
     for args in (["run"], ["run", "small", "--count", "0"], ["run", "small", "--name", "a.b"], ["exec", "a"], ["rm"],
-                 ["fork"], ["pause"], ["resume"], ["kill"], ["logs"], ["balloon", "a", "x"], ["run", "small", "--timeout", "x"]):
+                 ["fork"], ["pause"], ["resume"], ["kill"], ["logs"], ["balloon", "a", "x"], ["run", "small", "--timeout", "x"],
+                 ["logs", "a", "--vmm", "--pager"]):
         node.fails(*args, code=2)
     assert "no sandbox a in the store" in node.fails("pause", "a")
     assert "no sandbox a in the store" in node.fails("ps", "a")
@@ -298,6 +300,12 @@ def test_what_is_asked_wrongly_is_a_usage_error(node):
     node.ok("pause", "a")
     assert "is paused" in node.fails("kill", "a") and "is paused" in node.fails("pause", "a")
     assert "is paused" in node.fails("exec", "a", "true")
+
+
+def test_who_may_not_look_is_not_told_that_there_is_nothing(node):
+    (node.store / "sandboxes").write_text("not a folder")  # as good as one that may not be entered, and root may enter all
+    for verb in (["ps", "a"], ["logs", "a"], ["exec", "a", "true"], ["kill", "a"], ["rm", "a"]):
+        assert "Not a directory" in node.fails(*verb)
 
 
 # ---- deaths

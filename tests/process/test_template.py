@@ -76,6 +76,9 @@ def test_what_was_chosen_of_reporting_is_what_the_sandbox_has(node, version, cho
     node.environment["FC_STANDIN_VERSION"] = version
     node.ok(*build(node, reporting=choice))
     assert show(node)["free_page_reporting"] == {"asked": choice or "auto", "on": on}
+    why = "as asked for" if choice else "by itself: the version has it" if on else "the version does not have it"
+    line = next(line for line in node.ok("template", "show", "small").splitlines() if line.startswith("free page reporting"))
+    assert line.split()[3:] == f"{'on' if on else 'off'} ({why})".split()
     node.ok("run", "small", "--name", "a")
     assert node.ps("a")["balloon"]["free_page_reporting"] is on
     node.ok("rm", "a", "--force")

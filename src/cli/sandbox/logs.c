@@ -37,7 +37,7 @@ static const char help[] =
 
 /* struct wish - which log, and how */
 struct wish {
-    const char *file;
+    const char *file; /* NULL: the guest's */
     bool follow;
 };
 
@@ -45,11 +45,16 @@ static int take(void *ctx, int option, const char *value)
 {
     struct wish *w = ctx;
 
+    const char *file = option == 'v' ? VMM_FILE_LOG : INSTANCE_FILE_PAGER_LOG;
+
     (void)value;
-    if (option == 'f')
+    if (option == 'f') {
         w->follow = true;
-    else
-        w->file = option == 'v' ? VMM_FILE_LOG : INSTANCE_FILE_PAGER_LOG;
+        return CLI_OK;
+    }
+    if (w->file && strcmp(w->file, file) != 0)
+        return cli_usage_error(VERB, "--vmm and --pager: expected one of them");
+    w->file = file;
     return CLI_OK;
 }
 
@@ -94,6 +99,7 @@ static int follow(int fd, const char *path, const char *exit_path)
 
 static int print_log(const char *store, const char *name, const struct wish *w)
 {
+    const char *file = w->file ? w->file : VMM_FILE_CONSOLE;
     struct sandbox_files files;
     char path[PATH_MAX];
     char exit_path[PATH_MAX];
@@ -101,7 +107,7 @@ static int print_log(const char *store, const char *name, const struct wish *w)
     int r = sandbox_files(&files, store, name);
 
     if (r == 0)
-        r = tree_path(path, sizeof(path), files.vm, w->file);
+        r = tree_path(path, sizeof(path), files.vm, file);
     if (r == 0)
         r = tree_path(exit_path, sizeof(exit_path), files.vm, VMM_FILE_EXIT);
     if (r < 0)
@@ -109,7 +115,7 @@ static int print_log(const char *store, const char *name, const struct wish *w)
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd >= 0 && w->follow)
         return follow(fd, path, exit_path);
-    if (fd < 0 && errno == ENOENT && tree_path(path, sizeof(path), files.logs, w->file) == 0)
+    if (fd < 0 && errno == ENOENT && tree_path(path, sizeof(path), files.logs, file) == 0)
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0 && errno == ENOENT)
         return 0; /* nothing was written yet */
@@ -124,7 +130,7 @@ int cli_logs(int argc, char **argv)
         {"follow", no_argument, NULL, 'f'},
         SANDBOX_OPTIONS,
     };
-    struct wish w = {.file = VMM_FILE_CONSOLE};
+    struct wish w = {0};
     struct sandbox_verb v = {
         .name = VERB, .help = help, .shorts = "fh", .options = options, .take = take, .ctx = &w};
     int status;

@@ -19,11 +19,11 @@ static const char help[] = "usage: thaw template show [--json] [--store DIR] NAM
                            "      --store DIR  the store; $THAW_STORE, or /var/lib/thaw\n"
                            "  -h, --help       this text\n";
 
-/* print_feature() - what it has, and whether somebody wanted it so */
-static void print_feature(const char *name, const struct template_feature *f)
+/* print_feature() - what it has, and why. @why_not: it is off when nothing was said */
+static void print_feature(const char *name, const struct template_feature *f, const char *why_not)
 {
     const char *why = f->asked == THAW_CHOICE_AUTO
-                          ? (f->on ? "by itself: the version has it" : "nobody asked for it")
+                          ? (f->on ? "by itself: the version has it" : why_not)
                           : "as asked for";
 
     (void)printf("%-20s %s (%s)\n", name, f->on ? "on" : "off", why);
@@ -63,8 +63,8 @@ static void print_text(const struct template *t)
                      t->cpu ? ", " : "", t->cpu ? t->cpu : "");
     (void)printf("%-20s %s\n", "snapshot format", t->snapshot_format);
     print_guest(t);
-    print_feature("free page reporting", &t->free_page_reporting);
-    print_feature("free page hinting", &t->free_page_hinting);
+    print_feature("free page reporting", &t->free_page_reporting, "the version does not have it");
+    print_feature("free page hinting", &t->free_page_hinting, "nobody asked for it");
     (void)printf("%-20s %s, %s\n", "image", t->image, size_text(t->image_bytes));
     (void)printf("%-20s %s\n", "working set", t->has_working_set ? "first in the image" : "none");
     (void)printf("%-20s %s, Linux %s, %s\n", "host", t->host.arch, t->host.kernel, t->host.cpu);
