@@ -49,6 +49,18 @@ def public_functions():
     return names
 
 
+def test_every_verb_has_a_page_of_its_name(installed):
+    if not list(installed.rglob("thaw.1")):
+        pytest.skip("no manual pages here: scdoc is not installed")
+    verbs = re.findall(r"^  ([a-z]+) ", run(BUILD / "src/cli/thaw", "help"), flags=re.MULTILINE)
+    assert len(verbs) > 15
+    for verb in set(verbs) - {"help", "version"}:
+        text = next(installed.rglob(f"thaw-{verb}.1")).read_text()
+        named = re.fullmatch(r"\.so man1/(thaw-[a-z]+\.1)\n", text)
+        text = next(installed.rglob(named.group(1))).read_text() if named else text
+        assert f"thaw\\-{verb}" in text or f"thaw-{verb}" in text, verb
+
+
 @pytest.mark.parametrize("example", ["pager", "vmm"])
 def test_an_example_builds_with_the_flags_of_pkg_config(installed, example):
     environment = dict(os.environ, PKG_CONFIG_SYSROOT_DIR=str(installed),

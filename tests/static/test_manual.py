@@ -42,10 +42,9 @@ def code_lines(header):
 
 
 def documented_options(name):
-    """The options that a page describes: the terms of its list under OPTIONS."""
-    text = page(name)
-    section = text[text.index("# OPTIONS"):].split("\n# ")[0]
-    terms = [line for line in section.splitlines() if line.startswith("*-")]
+    """The options that a page describes: the terms of its lists under OPTIONS, and OPTIONS OF something."""
+    sections = re.findall(r"^# OPTIONS.*?(?=^# )", page(name), flags=re.MULTILINE | re.DOTALL)
+    terms = [line for section in sections for line in section.splitlines() if line.startswith("*-")]
     return {option for line in terms for option in OPTION.findall(re.sub(r"[*_]", "", line))}
 
 
@@ -60,7 +59,8 @@ def program_options(*verb):
     return set(OPTION.findall(re.sub(r"thaw [a-z]+ --[a-z-]+", "", done.stdout)))
 
 
-@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("fc",), ("doctor",), ("bench", "fault", "ahead"),
+@pytest.mark.parametrize("verb", [("serve",), ("ready",), ("map",), ("workingset",), ("fc",), ("doctor",), ("bench", "fault", "ahead", "restore"),
+                                  ("template", "build", "show", "ls", "check", "rm"),
                                   ("image", "pack", "diff", "unpack", "ls", "inspect", "verify", "rm", "gc")],
                          ids=" ".join)
 def test_the_page_of_a_verb_and_its_help_name_the_same_options(verb):
