@@ -39,7 +39,7 @@
 #define ASK_MS         10000u /* for a program that prints its snapshots' version */
 #define WAIT_SLICE_MS  100u   /* after so long it is looked whether the process is there */
 #define HINT_POLL_NS   (5000 * NS_PER_US)
-#define HINT_STOP_MS   1000u
+#define HINT_ANSWER_MS 1000u
 #define HINT_DONE      1u /* host_cmd when there is no run */
 #define MAX_VCPUS      32u
 #define ROOT_DRIVE     "rootfs"
@@ -495,11 +495,17 @@ static int fc_balloon_get(struct vmm *vm, struct vmm_balloon *out, uint64_t dead
     return r;
 }
 
-/* hint_is_done() - after a start, host_cmd is the run's number until the guest has come to its end. Return: 1, 0 or -errno */
+/*
+ * hint_is_done() - after a start, host_cmd is the run's number until the guest has come to its end. Return: 1, 0 or -errno
+ *
+ * Near the deadline the VMM gets time of its own to answer: it is the guest that may be late.
+ */
 static int hint_is_done(struct fc_client *c, uint64_t deadline_ns)
 {
     struct fc_hinting_status status = {0};
-    int r = fc_get_hinting(c, NULL, NULL, &status, left_ms(deadline_ns));
+    unsigned answer_ms = left_ms(deadline_ns);
+    int r = fc_get_hinting(c, NULL, NULL, &status,
+                           answer_ms > HINT_ANSWER_MS ? answer_ms : HINT_ANSWER_MS);
     bool done = r == 0 && status.host_cmd == HINT_DONE;
 
     fc_model_clear(&fc_model_hinting_status, &status);
@@ -522,8 +528,8 @@ static int fc_hint(struct vmm *vm, uint64_t deadline_ns)
             return r < 0 ? r : 0;
         clock_sleep_ns(HINT_POLL_NS);
     }
-    /* The guest may have its pages back. It is asked for with time of its own, as there is none left. */
-    r = fc_stop_hinting(c, NULL, NULL, NULL, HINT_STOP_MS);
+    /* The guest may have its pages back. */
+    r = fc_stop_hinting(c, NULL, NULL, NULL, HINT_ANSWER_MS);
     return r < 0 ? r : 1;
 }
 

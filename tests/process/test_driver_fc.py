@@ -293,6 +293,16 @@ def test_a_guest_may_leave_hints_unanswered(vms, driver):
     assert client.ask("GET", "/balloon/hinting/status").json()["host_cmd"] == 1  # it was stopped
 
 
+def test_hints_that_take_too_long_are_stopped_by_a_vmm_that_answers_slowly(vms):
+    vm = vms("--hinting", FC_STANDIN_BALLOON="deaf", FC_STANDIN_FAULT="slow@/balloon/hinting/status=200")
+    vm.boot()
+    vm.console.run("true")
+    status, _, err = vm.run("hint", options=["--timeout", "300"])  # the second answer would come after that
+    assert status == 3, err
+    client = fclib.Client(vm.folder / "api.sock")
+    assert client.ask("GET", "/balloon/hinting/status").json()["host_cmd"] == 1
+
+
 def test_without_hinting_nobody_is_asked(vms):
     vm = vms()
     vm.boot()
