@@ -183,6 +183,11 @@ def test_a_command_that_ends_its_shell_or_is_no_shell_has_a_status_too(node):
     node.ok("rm", "--force", "a")
 
 
+def test_a_bench_against_what_qemu_cannot_do_says_what_to_leave_out(node):
+    line = node.fails("bench", "restore", "guest", "--vms", 1, "--rounds", 1, "--warm")
+    assert "template guest" in line and "--no-file" in line
+
+
 def test_eight_sandboxes_of_one_template_run_at_once_and_are_each_their_own(node):
     names = node.ok("run", "guest", "--name", "n", "--count", 8, "--wait").split()
     assert names == [f"n-{i}" for i in range(1, 9)]

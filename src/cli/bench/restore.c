@@ -439,8 +439,8 @@ static int write_json(const struct restore_bench *b, const struct template *t)
 
 /* ---- the whole ------------------------------------------------------------------------------------------------ */
 
-/* check_here() - can the template be resumed on this host? */
-static int check_here(const struct template *t, const char *store)
+/* check_here() - can the template be resumed on this host? @files: as the VMM does it, too */
+static int check_here(const struct template *t, const char *store, bool files)
 {
     _cleanup_(reasons_deinit) struct reasons why_not = {0};
     int r = template_check_here(t, store, &why_not);
@@ -451,6 +451,12 @@ static int check_here(const struct template *t, const char *store)
     if (r == 0 && !t->has_shell)
         r = err_origin(-ENOTSUP, "template %s has no shell at its console that could answer",
                        t->name);
+    if (r == 0 && files && t->vmm == THAW_VMM_QEMU && t->free_page_reporting.on)
+        r = err_origin(
+            -ENOTSUP,
+            "template %s has free page reporting, and QEMU cannot restore such a one from "
+            "a file: expected --no-file, or a template without it",
+            t->name);
     return r;
 }
 
@@ -461,7 +467,7 @@ static int measure(struct restore_bench *b)
     int r = template_load(&t, b->store, b->template_name);
 
     if (r == 0)
-        r = check_here(&t, b->store);
+        r = check_here(&t, b->store, b->files);
     if (r == 0)
         r = make_cases(b);
     if (r == 0)
