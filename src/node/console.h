@@ -14,6 +14,9 @@
  * between them is the command's output, and behind the second is its exit status. Carriage returns are the terminal's and are
  * left out.
  *
+ * In front of it is a Ctrl-U: somebody may have typed half a line and gone away, or may have been paused with the guest, before
+ * all of what he typed was read.
+ *
  * It runs in the shell that is there, which keeps what it does: `cd` moves it, `exit` ends it, and what is no command at all
  * makes it forget the rest of the line, so that no end is heard of. In a child of that shell, (eval 'COMMAND'), it does nothing
  * to the shell, and always has a status; but to make one the guest touches more of its memory.

@@ -15,6 +15,7 @@
 #include "node/console.h"
 
 #define TAG_BYTES 96u
+#define KILL_LINE "\x15" /* Ctrl-U, to terminals and to shells that edit lines */
 
 /* quote() - in single quotes, for a shell. Return: (give) NULL: no memory */
 static char *quote(const char *text)
@@ -50,8 +51,8 @@ int console_line(const char *command, enum console_shell shell, const char *tag,
     }
     quoted = quote(command);
     n = quoted ? asprintf(&line,
-                          "echo \"thaw-b\"\"egin-%s\"; %seval %s%s </dev/null; echo "
-                          "\"thaw-e\"\"nd-%s\" $?\n",
+                          KILL_LINE "echo \"thaw-b\"\"egin-%s\"; %seval %s%s </dev/null; echo "
+                                    "\"thaw-e\"\"nd-%s\" $?\n",
                           tag, child ? "(" : "", quoted, child ? ")" : "", tag)
                : -1;
     free(quoted);

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -180,6 +181,19 @@ def test_a_command_that_ends_its_shell_or_is_no_shell_has_a_status_too(node):
     assert "unterminated" in node.run("exec", "a", "--", "echo 'it").stdout
     node.exec("a", "mkdir /tmp/d; cd /tmp/d; sleep 100 &")
     assert node.exec("a", "pwd; pidof sleep >/dev/null") == "/tmp\n"  # the shell at the console is as it was
+    node.ok("rm", "--force", "a")
+
+
+def test_half_a_line_that_somebody_has_typed_is_no_part_of_the_next_command(node):
+    node.ok("run", "guest", "--name", "a", "--wait")
+    with socket.socket(socket.AF_UNIX) as serial:
+        serial.connect(str(node.path("a", "vm", "serial.sock")))
+        serial.sendall(b'echo "half of')
+        serial.shutdown(socket.SHUT_WR)
+        while serial.recv(4096):  # until QEMU has read all of it
+            pass
+    thawtest.wait_until(lambda: "half of" in node.ok("logs", "a"), "the echo of it")
+    assert node.ok("exec", "a", "--timeout", "20", "--", "echo whole") == "whole\n"
     node.ok("rm", "--force", "a")
 
 

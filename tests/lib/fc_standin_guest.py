@@ -226,6 +226,7 @@ class Guest:
             os.read(self.wake_r, 4096)  # wait until resumed
             return None
         line, self.pending = self.pending.split(b"\n", 1)
+        line = line.rpartition(b"\x15")[2]  # what comes before a Ctrl-U is forgotten
         return line.decode(errors="replace").rstrip("\r")
 
     def device_work(self):

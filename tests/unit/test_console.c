@@ -51,7 +51,8 @@ static void a_command_is_typed_so_that_its_echo_is_no_answer(void **state)
 
     (void)state;
     assert_int_equal(console_line("echo it's & # all", CONSOLE_SHELL_ITSELF, "7", &line), 0);
-    assert_string_equal(line, "echo \"thaw-b\"\"egin-7\"; eval 'echo it'\\''s & # all' </dev/null; "
+    assert_string_equal(line, "\x15"
+                              "echo \"thaw-b\"\"egin-7\"; eval 'echo it'\\''s & # all' </dev/null; "
                               "echo \"thaw-e\"\"nd-7\" $?\n");
     assert_null(strstr(line, "thaw-begin-7"));
     assert_null(strstr(line, "thaw-end-7"));
