@@ -81,4 +81,12 @@ MUTATIONS = (
       "(uintmax_t)st.st_dev, (uintmax_t)st.st_ino,\n                 (intmax_t)st.st_size, (intmax_t)st.st_ctim.tv_sec, st.st_ctim.tv_nsec)",
       "(uintmax_t)st.st_dev, (uintmax_t)1,\n                 (intmax_t)st.st_size, (intmax_t)1, 1L)",
       "unit:test_child::another_program_has_another_stamp_and_a_script_has_none"),
+    ("types a command into the shell itself", "src/node/console_answer.c",
+      "    bool child = shell == CONSOLE_SHELL_CHILD;",
+      "    bool child = !shell;",
+      "unit:test_console::a_command_is_typed_so_that_its_echo_is_no_answer"),
+    ("adds a command to half a line", "src/node/console_answer.c",
+      '#define KILL_LINE "\\x15"',
+      '#define KILL_LINE ""',
+      "unit:test_console::a_command_is_typed_so_that_its_echo_is_no_answer"),
 )
