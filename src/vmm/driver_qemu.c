@@ -265,6 +265,18 @@ static int is_one_block(struct qmp *qmp)
     return !json_is_string(answer) || !strstr(json_string_value(answer), " is 0x");
 }
 
+/* check_memory() - can that of a VM that was loaded be written? */
+static int check_memory(struct qmp *qmp)
+{
+    int r = is_one_block(qmp);
+
+    if (r == 0)
+        return err_origin(-EOPNOTSUPP,
+                          "the memory of a VM that was loaded can be written to a file only if all "
+                          "of it is below 4 GiB");
+    return r < 0 ? r : 0;
+}
+
 /* save_memory() - of a VM that was loaded: QEMU reads all of it, which brings it in from the pager */
 static int save_memory(const struct vmm *vm, struct qmp *qmp)
 {
@@ -274,13 +286,6 @@ static int save_memory(const struct vmm *vm, struct qmp *qmp)
 
     if (r < 0)
         return r;
-    r = is_one_block(qmp);
-    if (r < 0)
-        return r;
-    if (r == 0)
-        return err_origin(-EOPNOTSUPP,
-                          "the memory of a VM that was loaded can be written to a file only if all "
-                          "of it is below 4 GiB");
     (void)unlink(path);
     r = qmp_execute(
         qmp, "pmemsave",
@@ -294,6 +299,7 @@ static int qemu_snapshot(struct vmm *vm, bool with_memory, uint64_t deadline_ns)
 {
     _cleanup_(qmp_freep) struct qmp *qmp = NULL;
     char path[PATH_MAX], status[32];
+    bool writes_memory;
     int r = vmm_path(vm, VMM_FILE_STATE, path, sizeof(path));
 
     if (r == 0)
@@ -305,9 +311,13 @@ static int qemu_snapshot(struct vmm *vm, bool with_memory, uint64_t deadline_ns)
     if (strcmp(status, "running") == 0)
         return err_origin(-EBUSY, "the guest runs: a snapshot is of one that stands");
     r = ram_is_file(qmp);
-    if (r == 0 && with_memory)
-        r = save_memory(vm, qmp);
-    return r < 0 ? r : qemu_save(qmp, path, deadline_ns);
+    writes_memory = r == 0 && with_memory;
+    if (writes_memory)
+        r = check_memory(qmp);
+    if (r >= 0)
+        r = qemu_save(qmp, path, deadline_ns);
+    /* Afterwards, as whoever reads it from the process does; and nothing that fails later leaves it behind. */
+    return r == 0 && writes_memory ? save_memory(vm, qmp) : r;
 }
 
 /* ---- the balloon ----------------------------------------------------------------------------------------------- */
@@ -360,7 +370,8 @@ static int type(int fd, const char *text, size_t len, uint64_t deadline_ns)
         int n = poll(&pfd, 1, clock_left_ms(deadline_ns));
         ssize_t sent;
 
-        if (n == 0)
+        /* Looked at each time: a guest that never stops talking always has something to read. */
+        if (n == 0 || clock_left_ms(deadline_ns) == 0)
             return err_origin(-ETIMEDOUT, "the guest does not read from its console");
         if (pfd.revents & POLLIN) {
             ssize_t got = recv(fd, echo, sizeof(echo), MSG_DONTWAIT);

@@ -104,6 +104,8 @@ static int receive_all(int line, int file, const char *path, uint64_t deadline_n
         ssize_t n;
         int r = wait_for(line, POLLIN, deadline_ns, "save");
 
+        if (r == 0 && clock_left_ms(deadline_ns) == 0) /* a state without end is always ready */
+            r = err_origin(-ETIMEDOUT, "QEMU did not save its state in time");
         if (r < 0)
             return r;
         n = recv(line, piece, sizeof(piece), 0);

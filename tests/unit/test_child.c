@@ -435,6 +435,7 @@ static void what_a_program_prints_is_its_stdout_and_its_stderr_tells_why_it_fail
     const char *slow[] = {"sh", "-c", "exec sleep 60", NULL};
     const char *deaf[] = {"sh", "-c", "exec sleep 60 >/dev/null 2>&1", NULL};
     const char *none[] = {"thaw-no-such-program", "--version", NULL};
+    const char *endless[] = {"sh", "-c", "exec cat /dev/zero", NULL};
     const char *much[] = {"sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x", NULL};
     char *text = NULL;
 
@@ -446,6 +447,7 @@ static void what_a_program_prints_is_its_stdout_and_its_stderr_tells_why_it_fail
     assert_non_null(strstr(err_text(), "exited with status 3: wrong word"));
     assert_int_equal(program_output(slow, 50, &text), -ETIMEDOUT);
     assert_int_equal(program_output(deaf, 50, &text), -ETIMEDOUT);
+    assert_int_equal(program_output(endless, 50, &text), -ETIMEDOUT);
     assert_int_equal(program_output(none, LONG_MS, &text), -ENOENT);
     assert_int_equal(program_output(much, LONG_MS, &text), 0);
     assert_int_equal(strlen(text), 65536);
