@@ -37,7 +37,7 @@
 #include "vmm/jailer.h"
 
 #define ASK_MS         10000u /* for a program that prints its snapshots' version */
-#define WAIT_SLICE_MS  100u   /* after so long it is looked whether the process is there */
+#define WAIT_SLICE_MS  100u /* after so long it is looked whether the process is there: at first */
 #define HINT_POLL_NS   (5000 * NS_PER_US)
 #define HINT_ANSWER_MS 1000u
 #define HINT_DONE      1u /* host_cmd when there is no run */
@@ -154,10 +154,16 @@ static int client_open(struct vmm *vm, uint64_t deadline_ns, struct fc_client **
     return r;
 }
 
-/* wait_ready() - until it answers, ends, or the time is over */
+/*
+ * wait_ready() - until it answers, ends, or the time is over
+ *
+ * One that has not answered in time still works on what it was asked, and on what was asked before. So it gets more time each time:
+ * on a busy host it would be behind for ever otherwise.
+ */
 static int wait_ready(struct vmm *vm, uint64_t deadline_ns)
 {
     _cleanup_(fc_client_freep) struct fc_client *c = NULL;
+    unsigned slice_ms = WAIT_SLICE_MS;
     int r = client_new(vm, deadline_ns, &c);
 
     if (r < 0)
@@ -165,9 +171,11 @@ static int wait_ready(struct vmm *vm, uint64_t deadline_ns)
     for (;;) {
         unsigned left = left_ms(deadline_ns);
 
-        r = fc_client_wait(c, left < WAIT_SLICE_MS ? left : WAIT_SLICE_MS);
+        r = fc_client_wait(c, left < slice_ms ? left : slice_ms);
         if (r == 0)
             return learn_version(vm, c, deadline_ns);
+        if (r == -ETIMEDOUT && slice_ms < left)
+            slice_ms *= 2;
         if (vmm_has_ended(vm) || clock_left_ms(deadline_ns) == 0)
             return r;
         if (r != -ETIMEDOUT && r != -ENOENT && r != -ECONNREFUSED && r != -EBUSY)

@@ -348,6 +348,13 @@ def test_a_start_that_fails_says_why(vms):
     vm.ok("start")
 
 
+def test_a_start_waits_for_a_vmm_that_answers_slowly(vms):
+    vm = vms(FC_STANDIN_FAULT="slow@/version=300")
+    vm.put("kernel")
+    vm.put("rootfs")
+    vm.ok("start")
+
+
 def test_a_vmm_that_hangs_is_given_up_and_can_be_killed(vms):
     vm = vms(FC_STANDIN_FAULT="hang@/vm")
     vm.boot()

@@ -335,7 +335,8 @@ static void newer_fields_are_refused_with_the_version_that_brought_them(void **s
          "PUT /network-interfaces/e: mtu: Firecracker 1.15.1 does not know it; 1.16.0 brought it"},
         {"1.1.0", "PUT", "/machine-config",
          "{\"vcpu_count\":1,\"mem_size_mib\":2,\"cpu_template\":\"T2S\"}",
-         "PUT /machine-config: cpu_template: Firecracker 1.1.0 does not know \"T2S\"; 1.1.1 brought "
+         "PUT /machine-config: cpu_template: Firecracker 1.1.0 does not know \"T2S\"; 1.1.1 "
+         "brought "
          "it"},
         {"1.5.1", "PUT", "/logger", "{\"module\":\"m\"}",
          "PUT /logger: module: Firecracker 1.5.1 does not know it; 1.6.0 brought it"},
