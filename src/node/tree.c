@@ -111,7 +111,7 @@ static int copy_data(int from, int to)
 
 int tree_copy_file(const char *from, const char *to)
 {
-    _cleanup_fd_ int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    _cleanup_fd_ int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     _cleanup_fd_ int out = -1;
     struct stat st;
     int r;

@@ -98,6 +98,14 @@ static void a_symbolic_link_is_not_copied(void **state)
     assert_false(tree_exists(in_folder("to")));
 }
 
+static void nobody_is_waited_for_to_copy_what_is_no_file(void **state)
+{
+    (void)state;
+    assert_int_equal(mkfifo(in_folder("fifo"), 0600), 0);
+    assert_int_equal(tree_copy_file(in_folder("fifo"), in_folder("to")), -EINVAL);
+    assert_int_equal(access(in_folder("to"), F_OK), -1);
+}
+
 static void a_link_is_the_same_file(void **state)
 {
     struct stat a;
@@ -204,6 +212,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_copy_has_the_same_bytes_and_no_more_blocks, make, unmake),
         cmocka_unit_test_setup_teardown(a_copy_replaces_nothing, make, unmake),
         cmocka_unit_test_setup_teardown(a_symbolic_link_is_not_copied, make, unmake),
+        cmocka_unit_test_setup_teardown(nobody_is_waited_for_to_copy_what_is_no_file, make, unmake),
         cmocka_unit_test_setup_teardown(a_link_is_the_same_file, make, unmake),
         cmocka_unit_test_setup_teardown(only_files_and_folders_are_synced_and_nobody_is_waited_for,
                                         make, unmake),
