@@ -35,6 +35,15 @@ static int make_one(const char *path)
                : 0;
 }
 
+/* sync_given() - a folder of the user's, who may have given a link to it */
+static int sync_given(const char *path)
+{
+    _cleanup_fd_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int r = fd < 0 ? -errno : folder_sync(fd);
+
+    return r < 0 ? err_origin_errno(r, "cannot write %s to the disk", path) : 0;
+}
+
 int folder_make(const char *path, const char *name)
 {
     char *inside = NULL;
@@ -46,7 +55,7 @@ int folder_make(const char *path, const char *name)
         r = make_one(inside);
         free(inside);
     }
-    return r == 0 ? tree_sync(path) : r;
+    return r == 0 ? sync_given(path) : r;
 }
 
 /* ---- locks ---------------------------------------------------------------------------------------------------- */

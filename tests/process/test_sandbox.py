@@ -308,6 +308,22 @@ def test_who_may_not_look_is_not_told_that_there_is_nothing(node):
         assert "Not a directory" in node.fails(*verb)
 
 
+def test_a_store_may_be_a_link_to_where_there_is_room(node):
+    link = node.folder / "link"
+    link.symlink_to(node.store)
+    node.environment["THAW_STORE"] = str(link)
+    node.ok("run", "small", "--name", "a", "--wait")
+    node.ok("pause", "a")
+    node.ok("fork", "a", "--name", "b")
+    node.ok("resume", "a", "--wait")
+    for name in ("a", "b"):
+        everything_is_right(node, name)
+    node.ok("rm", "--force", "a", "b")
+    node.ok("template", "rm", "small")
+    assert link.is_symlink() and not list((node.store / "sandboxes").iterdir())
+    node.nothing_runs()
+
+
 # ---- deaths
 
 
