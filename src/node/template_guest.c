@@ -62,13 +62,15 @@ static int run_start_command(struct build *b)
 {
     const struct console_wait wait = build_wait(b, b->timeout_ms);
     struct console_result done;
-    int r = console_run(b->vm, b->t.start_cmd, CONSOLE_SHELL_ITSELF, &wait, NULL, NULL, &done);
+    const char *said;
+    int r = console_run(b->vm, b->t.start_cmd, CONSOLE_SHELL_CHILD, &wait, NULL, NULL, &done);
 
     if (r < 0)
         return r;
+    said = last_line(done.output);
     if (done.status != 0)
-        r = err_origin(-EIO, "the start command ended with status %d: %.200s", done.status,
-                       last_line(done.output));
+        r = err_origin(-EIO, "the start command ended with status %d%s%.200s", done.status,
+                       said[0] != '\0' ? ": " : "", said);
     console_result_deinit(&done);
     return r;
 }

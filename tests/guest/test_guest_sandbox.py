@@ -173,6 +173,12 @@ def test_the_balloon_is_inflated_and_deflated_by_command(node):
     file_is_right(node, "a", "/tmp/kept")
 
 
+def test_a_start_command_that_ends_its_shell_is_one_that_has_failed(node, image):
+    argv = ["template", "build", "failed", "--vmm", "qemu", "--accel", "tcg", "--kernel", image.kernel, "--initrd", image.initrd,
+            "--memory", 128, "--free-page-reporting", "off", "--timeout", 30, "--start-cmd"]
+    assert "the start command ended with status 5: before" in node.fails(*argv, "echo before; false || exit 5")
+
+
 def test_a_command_that_ends_its_shell_or_is_no_shell_has_a_status_too(node):
     node.ok("run", "guest", "--name", "a")
     assert node.run("exec", "a", "--", "echo before; exit 3").returncode == 3

@@ -40,7 +40,7 @@ static const char help[] =
     "      --ready MARKER              it is ready when it writes this to its console; without it\n"
     "                                  when a shell answers there\n"
     "      --ready-vsock PORT          it is ready when somebody listens there; gives it a vsock\n"
-    "      --start-cmd COMMAND         then run this in the shell, and wait for its end\n"
+    "      --start-cmd COMMAND         then its shell runs this, and its end is waited for\n"
     "      --no-shell                  there is no shell at its console: type nothing\n"
     "      --free-page-reporting auto|on|off\n"
     "                                  the guest tells what it does not use; auto: if the VMM's\n"
