@@ -308,6 +308,20 @@ def test_who_may_not_look_is_not_told_that_there_is_nothing(node):
         assert "Not a directory" in node.fails(*verb)
 
 
+def test_images_of_templates_and_sandboxes_are_removed_with_them_only(node):
+    node.ok("run", "small", "--name", "a")
+    assert "the template small" in node.fails("image", "rm", "small")
+    node.exec("a", "echo kept > /note")
+    node.ok("pause", "a")
+    line = node.fails("image", "rm", "sandbox.a.1")
+    assert "sandbox.a.1" in line and "the sandbox a" in line and "thaw rm" in line
+    node.ok("resume", "a", "--wait")
+    assert node.exec("a", "cat /note") == "kept\n"
+    node.ok("rm", "--force", "a")
+    (node.store / "templates" / "small" / "template.json").write_text("{")
+    node.ok("image", "rm", "small")  # nobody knows any more whose it is
+
+
 def test_a_store_may_be_a_link_to_where_there_is_room(node):
     link = node.folder / "link"
     link.symlink_to(node.store)
