@@ -314,16 +314,31 @@ static void drop_frame(struct arena *a, uint32_t f)
 
 /* ---- fetching --------------------------------------------------------------------------------------------------- */
 
+/* all_shared() - are all pages of frame @f with others? A filler that is at work, or died over it, has said so of some only */
+static bool all_shared(const struct arena *a, uint32_t f)
+{
+    const uint32_t *runs;
+    uint32_t n = runs_of(a, f, &runs);
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct manifest_run *run = &a->m->runs[runs[i]];
+
+        for (uint64_t page = run->first; page < run_end(run); page++) {
+            if (!share_has(a->share, page))
+                return false;
+        }
+    }
+    return n > 0;
+}
+
 /* is_shared() - do others have it, or can they? */
 static bool is_shared(struct arena *a, const struct coder *coder, uint32_t f)
 {
-    const uint32_t *runs;
-
-    if (!uses_share(a) || runs_of(a, f, &runs) == 0)
+    if (!uses_share(a))
         return false;
-    if (share_has(a->share, a->m->runs[runs[0]].first))
+    if (all_shared(a, f))
         return true;
-    return share_is_worth_it(a->share) && share_ask(a->share, coder->number, f);
+    return share_is_worth_it(a->share) && share_ask(a->share, coder->number, f) && all_shared(a, f);
 }
 
 /* begin() - is it for this thread to bring the frame? Then nobody else does. If not it is there */

@@ -17,7 +17,7 @@ static uint64_t word_of(uint64_t p)
     return p * 0x9e3779b97f4a7c15ull | 1;
 }
 
-static void fill_page(void *page, uint64_t p)
+void rig_fill_page(void *page, uint64_t p)
 {
     uint64_t *words = page;
 
@@ -82,7 +82,7 @@ uint32_t rig_add_frame(struct rig *m, const uint64_t *pages, unsigned n, enum fr
 
     assert_true(man->n_frames < FRAMES_MAX && bytes && stored);
     for (unsigned i = 0; i < n; i++)
-        fill_page(bytes + i * PAGE, pages[i]);
+        rig_fill_page(bytes + i * PAGE, pages[i]);
     *frame = (struct manifest_frame){.off = m->off, .n_pages = (uint16_t)n};
     assert_int_equal(frame_encode(m->coder, frame, bytes, stored, codec, 0), 0);
     assert_int_equal(pwrite(rig_pack, stored, frame->stored_bytes, (off_t)m->off),

@@ -48,6 +48,9 @@ struct source *rig_end(struct rig *m, uint64_t cache_bytes);
 /** rig_close() - the source and its pack */
 void rig_close(struct source *s);
 
+/** rig_fill_page() - with what page @p of the guest has */
+void rig_fill_page(void *page, uint64_t p);
+
 /** rig_is_page() - is that what page @p of the guest has? */
 bool rig_is_page(const void *page, uint64_t p);
 

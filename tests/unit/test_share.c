@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include "base/fd.h"
 #include "image_rig.h"
 #include "source/filler.h"
+#include "source/image.h"
 #include "source/share.h"
 
 #define FRAMES      16u
@@ -230,6 +232,111 @@ static void what_a_dead_filler_has_filled_in_stays(void **state)
     (void)share_free(s);
 }
 
+/* ---- a filler that dies over a frame ------------------------------------------------------------------------------ */
+
+/* file_of() - in memory, as a filler's: sealed. @map: for writing, for as long as the test runs */
+static int file_of(uint64_t bytes, void **map)
+{
+    int fd = memfd_create("thaw-test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+    *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(*map, MAP_FAILED);
+    return fd;
+}
+
+struct dying_filler {
+    const struct manifest *m;
+    int listener;
+    int files[2];
+    pthread_t thread;
+};
+
+/* say_hello_and_die() - to one pager, on each of its connections */
+static void *say_hello_and_die(void *arg)
+{
+    const struct dying_filler *f = arg;
+    struct share_hello hello = {.magic = SHARE_MAGIC, .image_bytes = f->m->image_bytes};
+    int fds[SHARE_CONNECTIONS];
+
+    memcpy(hello.id, f->m->id, IMAGE_ID_BYTES);
+    for (unsigned i = 0; i < SHARE_CONNECTIONS; i++) {
+        union {
+            struct cmsghdr header;
+            char bytes[CMSG_SPACE(2 * sizeof(int))];
+        } control = {0};
+        struct iovec from = {.iov_base = &hello, .iov_len = sizeof(hello)};
+        struct msghdr msg = {.msg_iov = &from,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof(control)};
+        struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
+        cmsg->cmsg_level = SOL_SOCKET;
+        cmsg->cmsg_type = SCM_RIGHTS;
+        cmsg->cmsg_len = CMSG_LEN(sizeof(f->files));
+        memcpy(CMSG_DATA(cmsg), f->files, sizeof(f->files));
+        fds[i] = accept(f->listener, NULL, NULL);
+        if (fds[i] < 0 || sendmsg(fds[i], &msg, MSG_NOSIGNAL) != (ssize_t)sizeof(hello))
+            abort();
+    }
+    for (unsigned i = 0; i < SHARE_CONNECTIONS; i++)
+        (void)fd_close(fds[i]);
+    return NULL;
+}
+
+/*
+ * A frame has pages 60 to 67 and 200 to 203, in other places of the guest and of the bits. The filler was killed when it had
+ * set the first word of the bits, or was not begun with the second run.
+ */
+static void a_frame_that_a_filler_died_over_is_brought_by_the_pager(void **state)
+{
+    static const uint64_t there[] = {0xfull << 60, 0xf}; /* pages 60 to 63; 64 to 67 */
+    static const uint64_t pages[] = {60, 61, 62, 63, 64, 65, 66, 67, 200, 201, 202, 203};
+
+    (void)state;
+    for (unsigned n_words = 1; n_words <= ARRAY_LEN(there); n_words++) {
+        struct rig m = rig_begin(256);
+        uint32_t f = rig_add_frame(&m, pages, ARRAY_LEN(pages), FRAME_ZSTD);
+        struct dying_filler dying;
+        struct share *share = NULL;
+        struct source *s = NULL;
+        char *memory;
+        uint64_t *bits;
+
+        rig_add_run(&m, 60, 8, f, 0);
+        rig_add_run(&m, 200, 4, f, 8);
+        dying.m = rig_image(&m)->manifest;
+        m.image->manifest->id[0] = (uint8_t)getpid();
+        m.image->manifest->id[1] = (uint8_t)(getpid() >> 8);
+        dying.files[0] = file_of(256 * PAGE, (void **)&memory);
+        dying.files[1] = file_of((share_bits_words(256 * PAGE) + 1) * 8, (void **)&bits);
+        for (uint64_t p = 60; p < 60 + 4 * n_words; p++)
+            rig_fill_page(memory + p * PAGE, p);
+        memcpy(bits, there, n_words * sizeof(*bits));
+        bits[share_bits_words(256 * PAGE)] = 2 * SHARE_CONNECTIONS;
+        dying.listener = filler_listen(m.image->manifest);
+        assert_true(dying.listener >= 0);
+        assert_int_equal(pthread_create(&dying.thread, NULL, say_hello_and_die, &dying), 0);
+        assert_int_equal(share_join(&share, m.image->manifest), 0);
+        assert_int_equal(pthread_join(dying.thread, NULL), 0);
+        (void)fd_close(dying.listener);
+
+        assert_int_equal(source_open_image(&s, m.image, MIB, share), 0);
+        rig_fetch(s, 201, 202);
+        rig_check(s, 201, 0, 256, THAW_WHERE_MEMORY, 200, 204);
+        rig_fetch(s, 66, 67);
+        assert_int_equal(rig_look(s, 66, 0, 256).where, THAW_WHERE_MEMORY);
+        assert_int_equal(rig_look(s, 60, 0, 256).where, THAW_WHERE_MEMORY);
+        rig_close(s);
+        for (unsigned i = 0; i < 2; i++)
+            (void)fd_close(dying.files[i]);
+        (void)munmap(memory, 256 * PAGE);
+        (void)munmap(bits, (share_bits_words(256 * PAGE) + 1) * 8);
+    }
+}
+
 /* ---- others than pagers ----------------------------------------------------------------------------------------- */
 
 /* hello() - connect without being a pager. Return: the socket; @files: the memory and the bits */
@@ -315,6 +422,7 @@ int main(void)
         WITH_IMAGE(no_more_is_filled_in_than_may_be),
         WITH_IMAGE(a_broken_frame_is_not_filled_in),
         WITH_IMAGE(what_a_dead_filler_has_filled_in_stays),
+        cmocka_unit_test(a_frame_that_a_filler_died_over_is_brought_by_the_pager),
         WITH_IMAGE(nobody_else_can_write_to_what_is_shared),
         WITH_IMAGE(nonsense_ends_a_connection_and_no_other),
     };
