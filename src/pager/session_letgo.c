@@ -83,14 +83,18 @@ static void let_go(struct session *s, pgno_t first, pgno_t end, bool image_is_ze
         s->letgo.on = false;
         return;
     }
+    /* Counted before: a pager killed in between must not leave a range of which it says nothing. */
+    counters(s)->ranges_let_go++;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     r = uffd_unregister(s->p.uffd, geom_hva_of(g, geom_find_page(g, first), first),
                         (end - first) << g->page_shift);
     if (r.outcome == OUTCOME_GONE)
         session_stop_because(s, STOP_VMM_GONE, "the VMM is gone");
-    if (r.outcome != OUTCOME_DONE)
+    if (r.outcome != OUTCOME_DONE) {
+        counters(s)->ranges_let_go--;
         return; /* it stays ours */
+    }
     settle(s, first, end);
-    counters(s)->ranges_let_go++;
     counters(s)->pages_let_go += end - first;
 }
 

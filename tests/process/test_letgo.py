@@ -3,6 +3,7 @@
 
 import json
 import os
+import pathlib
 import signal
 
 import pytest
@@ -113,6 +114,30 @@ def test_what_was_let_go_of_stays_so_when_another_pager_takes_over(lab, holed):
         assert faults_of(pager, peer, page) == (0, 0)
     assert faults_of(pager, peer, 1300) == (1, image(1300))
     finish(pager, peer)
+
+
+def test_a_pager_killed_as_it_lets_go_has_noted_that_before(lab, holed):
+    """What is discarded in such a range later nobody hears of: whoever makes a layer is to know (thaw-image-diff)."""
+    thawtest.needs_strace()
+    socket, stats_file = lab.socket(), lab.dir / "stats"
+    pager = thawtest.Pager(lab, "traced", [
+        "strace", "-D", "-f", "-qq", "-o", lab.dir / "strace", "-e", "trace=ioctl", "-e", "inject=ioctl:delay_exit=1000000",
+        thawtest.program("THAW"), "serve", "--socket", socket, "--memory", holed, "--state", lab.state_dir,
+        "--stats", stats_file], socket, stats_file)
+    lab.processes.append(pager)
+    pager.wait_listening()
+    peer = thawtest.Peer(lab, PAGES)
+    peer.connect(pager)
+    assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+    hole = f"{peer.region()['base_host_virt_addr'] + 600 * 4096:08x}-"
+    maps = pathlib.Path(f"/proc/{peer.pid}/maps")
+    wait_until(lambda: hole in maps.read_text(encoding="ascii"), "the range to be let go of")
+    pager.signal(signal.SIGKILL)
+    pager.wait()
+    successor = lab.start_pager("--adopt", str(peer.pid), "--state", lab.state_dir, "--let-go", "off")
+    assert peer.word(1300) == image(1300)
+    assert successor.ask_stats()["counters"]["ranges_let_go"] == 1
+    finish(successor, peer)
 
 
 # ---- leaving ----
