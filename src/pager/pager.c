@@ -25,6 +25,7 @@
 #include "base/fd.h"
 #include "pager/options.h"
 #include "pager/state_dir.h"
+#include "pager/stats.h"
 #include "pager/takeover.h"
 #include "uffd/install.h"
 
@@ -297,6 +298,7 @@ static int adopt(struct thaw_pager *p)
     if (r < 0)
         return r;
     r = open_adopted(p);
+    stats_prepare();
     if (r == 0)
         r = meet(p);
     if (r == 0)

@@ -62,6 +62,13 @@ static json_t *ahead_json(const struct thaw_progress *p)
     return o;
 }
 
+/* The first JSON object of a process reads /dev/urandom. A handshake is one, but who adopts a VM has had none. */
+/* #syscalls:start openat open read close */
+void stats_prepare(void)
+{
+    json_object_seed(0);
+}
+
 int stats_json(char **out, const struct block *b, enum stop_reason end,
                const struct thaw_progress *ahead)
 {

@@ -9,6 +9,9 @@
 #include "core/block.h"
 #include "core/event.h"
 
+/** stats_prepare() - what the first statistics want of the system: before this process gives that away */
+void stats_prepare(void);
+
 /**
  * stats_json() - the statistics
  * @out: (give) free() it
