@@ -77,6 +77,45 @@ struct content {
     const struct block *before;
 };
 
+/* is_about() - is it about the process with this number that runs now? When that had begun is not always known */
+static bool is_about(const struct block_header *h, int vmm_pid)
+{
+    uint64_t ticks = 0;
+
+    if (h->magic != BLOCK_MAGIC || h->vmm_pid != vmm_pid)
+        return false;
+    if (h->version < 2 || h->vmm_start_ticks == 0 || procfs_start_ticks(vmm_pid, &ticks) < 0)
+        return true;
+    return h->vmm_start_ticks == ticks;
+}
+
+/*
+ * check_place() - does the file stand for a VM that lives? Then it is not to be replaced
+ *
+ * A pager that was killed leaves its file to the next one. Our number was its number: they come around, and in each container
+ * they are the same.
+ */
+/* #syscalls:start openat open flock pread64 */
+static int check_place(const char *path)
+{
+    _cleanup_fd_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    struct block_header h;
+    uint64_t ticks;
+
+    if (fd < 0 || pread(fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) || h.magic != BLOCK_MAGIC)
+        return 0;
+    if (flock(fd, LOCK_SH | LOCK_NB) < 0)
+        return err_origin(-EBUSY, "state file %s is in use by another pager with this number",
+                          path);
+    if (h.vmm_pid <= 0 || procfs_start_ticks(h.vmm_pid, &ticks) < 0 || !is_about(&h, h.vmm_pid) ||
+        (h.version == BLOCK_VERSION && h.let_go))
+        return 0;
+    return err_origin(-EEXIST,
+                      "state file %s is of process %d, which has no pager any more (see thaw serve "
+                      "--adopt)",
+                      path, h.vmm_pid);
+}
+
 /* create_block() - the file s->path, whole or not at all */
 /* #syscalls:start rename renameat renameat2 */
 static int create_block(struct state_file *s, const struct content *content)
@@ -119,6 +158,8 @@ int state_file_new(struct state_file *out, const char *dir, const struct geom *g
         r = state_dir_make(dir);
     if (r == 0)
         r = state_path(dir, getpid(), path, sizeof(path));
+    if (r == 0)
+        r = check_place(path);
     if (r < 0)
         return r;
     s.path = strdup(path);
@@ -202,18 +243,6 @@ static int open_block(struct state_file *s)
     if (r != 0)
         return err_origin(-EINVAL, "%s is not a state file, or is damaged", s->path);
     return 0;
-}
-
-/* is_about() - is it about the process with this number that runs now? When that had begun is not always known */
-static bool is_about(const struct block_header *h, int vmm_pid)
-{
-    uint64_t ticks = 0;
-
-    if (h->magic != BLOCK_MAGIC || h->vmm_pid != vmm_pid)
-        return false;
-    if (h->version < 2 || h->vmm_start_ticks == 0 || procfs_start_ticks(vmm_pid, &ticks) < 0)
-        return true;
-    return h->vmm_start_ticks == ticks;
 }
 
 /* #syscalls:start pread64 */

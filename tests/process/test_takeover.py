@@ -513,3 +513,55 @@ def test_what_does_not_go_together_is_a_usage_error(args, words):
                           stdin=subprocess.DEVNULL, timeout=10)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) <= 2 and words in done.stderr
+
+
+def test_the_state_of_a_vm_that_waits_for_a_pager_is_not_overwritten_by_one_with_the_number_of_the_dead_one(lab):
+    """Numbers of processes come around, and in each container they are the same."""
+    pager, vmm, memory = paused_vmm(lab)
+    kill_pager(pager)
+    state = state_path(lab)
+    other = lab.serve(memory)
+    state = state.rename(state.with_name(f"{other.pid}.state"))
+    before = state.read_bytes()
+    peer = Peer(lab, 2048)
+    peer.connect(other)
+    assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+    other.expect_error(f"state file {state}", f"process {vmm.pid}", "no pager", "--adopt")
+    assert state.read_bytes() == before
+    finish(lab, vmm, adopt(lab, vmm.pid))
+
+
+def test_the_state_of_a_vm_that_is_served_is_not_overwritten(lab):
+    pager, vmm, memory = paused_vmm(lab)
+    other = lab.serve(memory)
+    state = state_path(lab)
+    state = state.rename(state.with_name(f"{other.pid}.state"))
+    peer = Peer(lab, 2048)
+    peer.connect(other)
+    assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+    other.expect_error(f"state file {state}", "in use")
+    state.rename(state.with_name(f"{pager.pid}.state"))
+    finish(lab, vmm, pager)
+
+
+def test_the_state_of_a_vm_that_is_gone_is_no_obstacle(lab):
+    pager, vmm, memory = paused_vmm(lab)
+    kill_pager(pager)
+    vmm.signal(signal.SIGKILL)
+    vmm.wait()
+    other = lab.serve(memory)
+    state_path(lab).rename(lab.state_dir / f"{other.pid}.state")
+    lab.run_vmm(other, memory, "verify")
+    other.expect_exit(0)
+    assert not list(lab.state_dir.iterdir())
+
+
+def test_a_pager_that_has_adopted_a_vm_tells_its_statistics_as_any_other(lab):
+    pager, vmm, _ = paused_vmm(lab)
+    kill_pager(pager)
+    adopter = adopt(lab, vmm.pid)
+    adopter.wait_line("taken over")
+    for _ in range(2):  # what the first took would be told with the second
+        assert adopter.ask_stats()["counters"]["takeovers"] == 1
+    assert "were refused" not in adopter.err
+    finish(lab, vmm, adopter)
