@@ -427,6 +427,7 @@ void ahead_fetched(struct session *s, const struct fetch_job *job)
     if (job->result < 0 && !a->over) {
         log_line(s->p.log, THAW_LOG_WARN, "msg=\"cannot read ahead\" error=\"%s\"", job->error);
         a->over = true; /* a fault will say whether the bytes can be had */
+        side_give_up(s);
         before_end(s);
     }
     if (!a->over)

@@ -243,6 +243,13 @@ void side_take_back(struct session *s)
     side->by_hand = true;
 }
 
+void side_give_up(struct session *s)
+{
+    side_take_back(s);
+    if (s->ahead.side)
+        take_out(s, NULL);
+}
+
 void side_discarding(struct session *s, hva_t start, hva_t end)
 {
     struct side *side = s->ahead.side;

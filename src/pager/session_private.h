@@ -160,6 +160,9 @@ bool side_is_working(const struct session *s);
 /** side_is_empty() - has it nothing in hand? */
 bool side_is_empty(const struct session *s);
 
+/** side_give_up() - the plan is over before its end: what is in the ring is not installed any more, and stands in no trim's way */
+void side_give_up(struct session *s);
+
 /** side_discarding() - a discard of [@start, @end) was read: nothing of it that was handed out before is installed */
 void side_discarding(struct session *s, hva_t start, hva_t end);
 

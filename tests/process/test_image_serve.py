@@ -192,6 +192,32 @@ def test_the_bound_of_what_is_decompressed_is_kept(lab, cache, least, most):
     pager.expect_exit(0)
 
 
+def test_the_bound_is_kept_when_what_was_planned_could_not_be_read(lab):
+    """Installs take so long that some of the plan are left when a read for it fails."""
+    thawtest.needs_strace()
+    if os.environ.get("THAW_SANITIZER"):
+        pytest.skip("a sanitizer has its own use for memory")
+    image = pack(lab, lab.memory("32M", seed=5, dense=True), "--frame", "16K", "--codec", "none")
+    change(image.packs()[0], 64 + 400 * 4096, 100)
+    socket, stats_file = lab.socket(), lab.dir / "stats"
+    pager = thawtest.Pager(lab, "traced", [
+        "strace", "-D", "-f", "-qq", "-o", lab.dir / "strace", "-e", "trace=ioctl",
+        "-e", "inject=ioctl:delay_enter=50000:when=1..40", thawtest.program("THAW"), "serve", "--socket", socket,
+        *image.serve_args(), "--image-share", "off", "--image-cache", "1M", "--fill", "--state", lab.state_dir,
+        "--stats", stats_file], socket, stats_file)
+    lab.processes.append(pager)
+    pager.wait_listening()
+    vmm = lab.start_vmm(pager, image, "pause", "shuffle:threads=2,first=600", "pause")
+    pager.wait_line("cannot read ahead")
+    vmm.wait_line("paused")
+    let_go(vmm)
+    wait_until(lambda: vmm.out.count("paused") + vmm.err.count("paused") == 2, "every page to be touched")
+    assert anonymous_kib(pager) <= 12 << 10
+    let_go(vmm)
+    lab.finish_vmm(vmm)
+    pager.expect_exit(0)
+
+
 def test_pages_that_were_dropped_before_they_were_used_are_fetched_again(lab):
     image = pack(lab, lab.memory("32M", seed=5, dense=True), "--frame", "64K")
     stats = serve_all(lab, image, *ALONE, "--fault-around", "0", steps=["shuffle:threads=4"])
