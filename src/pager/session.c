@@ -260,7 +260,7 @@ static uint64_t deadline_ns(const struct session *s)
 
     at_ns = min_u64(at_ns, record_deadline_ns(s));
     at_ns = min_u64(at_ns, wakeup_deadline_ns(s->p.wakeup));
-    if (letgo_is_due(s))
+    if (!s->ahead.bursts && letgo_is_due(s))
         return s->now_ns;
     return leave_is_due(s) ? min_u64(at_ns, s->now_ns + LEAVE_NS) : at_ns;
 }
