@@ -43,21 +43,27 @@ static void print_help(FILE *to)
                   "help", "this text", "version", "the version");
 }
 
+/* end() - what was printed has arrived, or the exit status says that it has not */
+static int end(const char *name, int status)
+{
+    return status == CLI_OK ? cli_flush(name, status) : status;
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
 
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
         if (strcmp(name, verbs[i].name) == 0)
-            return verbs[i].run(argc - 1, argv + 1);
+            return end(name, verbs[i].run(argc - 1, argv + 1));
     }
     if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) {
         print_help(stdout);
-        return CLI_OK;
+        return end(name, CLI_OK);
     }
     if (strcmp(name, "version") == 0 || strcmp(name, "--version") == 0) {
         (void)printf("thaw %s\n", thaw_version());
-        return CLI_OK;
+        return end(name, CLI_OK);
     }
     if (argc < 2) {
         print_help(stderr);

@@ -308,6 +308,18 @@ def test_who_may_not_look_is_not_told_that_there_is_nothing(node):
         assert "Not a directory" in node.fails(*verb)
 
 
+def test_a_store_that_is_not_there_is_not_an_empty_one(node):
+    for verb in (["ps"], ["template", "ls"]):
+        assert "cannot open the store /nobody/has/this" in node.fails(*verb, "--store", "/nobody/has/this")
+        assert "cannot open the store" in node.fails(*verb, THAW_STORE="/nobody/has/this")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["version"], ["ps", "--help"], ["template", "ls", "--help"]], ids=" ".join)
+def test_what_cannot_be_printed_is_a_failure(node, words):
+    done = node.run(*words, before=["sh", "-c", 'exec "$@" >/dev/full', "sh"])
+    assert done.returncode == 1 and done.stderr.endswith("cannot write: No space left on device\n"), done
+
+
 def test_images_of_templates_and_sandboxes_are_removed_with_them_only(node):
     node.ok("run", "small", "--name", "a")
     assert "the template small" in node.fails("image", "rm", "small")

@@ -2,7 +2,10 @@
 /* image.c - `thaw image`: finds the verb and hands over */
 #include "cli/image/image.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -41,6 +44,13 @@ const char *image_store_path(const char *given)
     if (given)
         return given;
     return set && set[0] != '\0' ? set : DEFAULT_STORE;
+}
+
+int image_store_named(const char *verb, const char *path)
+{
+    if (strcmp(path, DEFAULT_STORE) == 0 || access(path, F_OK) == 0)
+        return CLI_OK;
+    return cli_error(verb, "cannot open the store %s: %s", path, strerror(errno));
 }
 
 int image_parse_threads(const char *verb, const char *text, unsigned *n_threads)

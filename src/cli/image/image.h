@@ -25,6 +25,14 @@ int image_verify(int argc, char **argv);
 /** image_store_path() - the store's folder: @given, or $THAW_STORE, or the usual one */
 const char *image_store_path(const char *given);
 
+/**
+ * image_store_named() - a store that somebody named is there: a name that is wrong is not an empty store
+ * @path: as image_store_path() has it. The default one comes with its first image, and need not be there.
+ *
+ * Return: CLI_OK, or CLI_FAILED and a line on stderr
+ */
+int image_store_named(const char *verb, const char *path);
+
 /** image_parse_threads() - the argument of --threads. Return: CLI_OK, or CLI_USAGE and a line on stderr */
 int image_parse_threads(const char *verb, const char *text, unsigned *n_threads);
 

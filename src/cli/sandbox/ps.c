@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/image/image.h"
 #include "cli/map/size_text.h"
 #include "cli/sandbox/sandbox.h"
 #include "node/sandbox_look.h"
@@ -200,8 +201,10 @@ static int show(const char *store, const char *name, bool named, bool json)
 static int show_all(const char *store, bool json)
 {
     struct folder_list names;
-    int status = CLI_OK;
+    int status = image_store_named(VERB, store);
 
+    if (status != CLI_OK)
+        return status;
     if (sandbox_list(store, &names) < 0)
         return cli_error(VERB, "%s", err_text());
     if (!json && names.n > 0)

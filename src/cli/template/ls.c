@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "cli/cli.h"
+#include "cli/image/image.h"
 #include "cli/template/template.h"
 #include "node/template.h"
 
@@ -54,6 +55,9 @@ int template_cli_ls(int argc, char **argv)
         return status;
     if (optind < argc)
         return cli_usage_error(VERB, "unexpected argument: %s", argv[optind]);
+    status = image_store_named(VERB, req.store);
+    if (status != CLI_OK)
+        return status;
     if (template_list(req.store, &list) < 0)
         return cli_error(VERB, "%s", err_text());
     if (!req.json && list.n > 0)
