@@ -214,10 +214,13 @@ int sandbox_instance(struct sandbox *s, struct instance *out)
 {
     struct sandbox_spec spec;
     char path[PATH_MAX];
+    bool of_this_boot = false;
     int r = sandbox_path(s, path, sizeof(path), SANDBOX_VM);
 
     *out = (struct instance){0};
-    if (r < 0 || !sandbox_record_is_of_this_boot(&s->record) || !tree_exists(path))
+    if (r == 0)
+        r = sandbox_record_is_of_this_boot(&s->record, &of_this_boot);
+    if (r < 0 || !of_this_boot || !tree_exists(path))
         return r;
     r = sandbox_spec(s, &spec);
     return r == 0 ? instance_find(out, sandbox_driver(s), &spec.vmm, path, s->record.state_dir) : r;

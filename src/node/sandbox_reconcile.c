@@ -23,11 +23,13 @@ static int has_died(struct sandbox *s, struct instance *in)
     _cleanup_(vmm_freep) struct vmm *vmm = NULL;
     char path[PATH_MAX];
     char why[200];
-    int r;
+    bool of_this_boot = true;
+    int r = sandbox_record_is_of_this_boot(&s->record, &of_this_boot);
 
-    if (!sandbox_record_is_of_this_boot(&s->record))
+    if (!of_this_boot)
         return sandbox_commit_dead(s, "the machine was started again");
-    r = instance_end(in, SANDBOX_DEADLINE_MS); /* of its pager, which ends by itself */
+    if (r == 0)
+        r = instance_end(in, SANDBOX_DEADLINE_MS); /* of its pager, which ends by itself */
     if (r == 0)
         r = sandbox_path(s, path, sizeof(path), SANDBOX_VM);
     if (r == 0 && !tree_exists(path))

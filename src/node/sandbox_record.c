@@ -133,15 +133,21 @@ int sandbox_record_read(struct sandbox_record *out, const char *folder, const ch
     return r;
 }
 
+static int read_boot_id(char buf[BOOT_ID_BYTES])
+{
+    int r = procfs_read(BOOT_ID, buf, BOOT_ID_BYTES);
+
+    return r < 0 ? err_origin_errno(r, "cannot read %s", BOOT_ID) : 0;
+}
+
 int sandbox_record_write(struct sandbox_record *record, const char *folder)
 {
     char boot_id[BOOT_ID_BYTES];
     char path[PATH_MAX];
-    int r = procfs_read(BOOT_ID, boot_id, sizeof(boot_id));
+    int r = read_boot_id(boot_id);
 
-    if (r < 0)
-        return err_origin_errno(r, "cannot read %s", BOOT_ID);
-    r = sandbox_record_set_text(&record->boot_id, boot_id);
+    if (r == 0)
+        r = sandbox_record_set_text(&record->boot_id, boot_id);
     if (r == 0)
         r = tree_path(path, sizeof(path), folder, SANDBOX_RECORD);
     return r == 0 ? record_write(&form, path, record) : r;
@@ -158,12 +164,14 @@ int sandbox_record_set_text(char **member, const char *text)
     return 0;
 }
 
-bool sandbox_record_is_of_this_boot(const struct sandbox_record *record)
+int sandbox_record_is_of_this_boot(const struct sandbox_record *record, bool *out)
 {
     char boot_id[BOOT_ID_BYTES];
+    int r = read_boot_id(boot_id);
 
-    return procfs_read(BOOT_ID, boot_id, sizeof(boot_id)) == 0 &&
-           strcmp(boot_id, record->boot_id) == 0;
+    if (r == 0)
+        *out = strcmp(boot_id, record->boot_id) == 0;
+    return r;
 }
 
 json_t *sandbox_record_json(const struct sandbox_record *record)

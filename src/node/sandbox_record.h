@@ -76,8 +76,12 @@ bool sandbox_record_may_step(enum sandbox_state from, enum sandbox_state to);
 /** sandbox_record_set_text() - a text of the record is another one. Return: 0 or -ENOMEM with a text; then it is as it was */
 int sandbox_record_set_text(char **member, const char *text);
 
-/** sandbox_record_is_of_this_boot() - may processes that it knows of still be there? */
-bool sandbox_record_is_of_this_boot(const struct sandbox_record *record);
+/**
+ * sandbox_record_is_of_this_boot() - may processes that it knows of still be there?
+ *
+ * Return: 0, or a negative errno with a text: it cannot be told, and nobody may take them for gone
+ */
+int sandbox_record_is_of_this_boot(const struct sandbox_record *record, bool *out);
 
 /** sandbox_record_json() - for whoever prints it. Return: (give) NULL: there is no memory */
 json_t *sandbox_record_json(const struct sandbox_record *record);

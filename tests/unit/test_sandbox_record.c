@@ -74,6 +74,7 @@ static void what_is_written_is_read(void **state)
 {
     struct sandbox_record in = a_record();
     struct sandbox_record out;
+    bool of_this_boot = false;
 
     (void)state;
     assert_int_equal(sandbox_record_write(&in, folder), 0);
@@ -86,7 +87,8 @@ static void what_is_written_is_read(void **state)
     assert_string_equal(out.image, ID);
     assert_int_equal(out.created_ms, 1700000000000);
     assert_null(out.end);
-    assert_true(sandbox_record_is_of_this_boot(&out));
+    assert_int_equal(sandbox_record_is_of_this_boot(&out, &of_this_boot), 0);
+    assert_true(of_this_boot);
     sandbox_record_deinit(&in);
     sandbox_record_deinit(&out);
 }
@@ -94,11 +96,13 @@ static void what_is_written_is_read(void **state)
 static void a_record_of_another_boot_knows_no_process(void **state)
 {
     struct sandbox_record r;
+    bool of_this_boot = true;
 
     (void)state;
     write_text("{\"kind\": \"sandbox\", \"version\": 1, " GOOD "}");
     assert_int_equal(sandbox_record_read(&r, folder, "web-1"), 0);
-    assert_false(sandbox_record_is_of_this_boot(&r));
+    assert_int_equal(sandbox_record_is_of_this_boot(&r, &of_this_boot), 0);
+    assert_false(of_this_boot);
     sandbox_record_deinit(&r);
 }
 

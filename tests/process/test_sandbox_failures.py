@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+A call of a command line about sandboxes fails, or comes late: nobody forgets a VM that runs, and what is made is of one template.
+"""
+
+import pytest
+
+import sandboxlib
+import thawtest
+from sandboxlib import everything_is_right
+
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+@pytest.fixture(scope="module")
+def template():
+    """sandboxlib.small_template(), in memory."""
+    thawtest.needs_strace()
+    with sandboxlib.small_template_in_memory() as one:
+        yield one
+
+
+@pytest.fixture
+def node(lab, template):  # pylint: disable=unused-argument
+    """A store of one's own with the template; all that was started in it is killed."""
+    with sandboxlib.node_of(template) as one:
+        yield one
+
+
+def on_open(path, what):
+    """strace, so that this happens when thaw opens a file."""
+    return ["strace", "-o", "/dev/null", "-P", str(path), "-e", "trace=openat", "-e", f"inject=openat:{what}"]
+
+
+def fails(node, before, *args):
+    """The line of a run of thaw that must fail."""
+    done = node.run(*args, before=before)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"thaw {args[0]}"), done
+    return done.stderr
+
+
+@pytest.mark.parametrize("args", [("rm", "--force"), ("rm",), ("kill",), ("pause",), ("ps",)])
+def test_who_cannot_tell_whether_the_machine_was_started_again_forgets_no_vm(node, args):
+    node.ok("run", "small", "--name", "a", "--wait")
+    # Once: whoever asks first is told nothing, and goes on with what it has made of that.
+    assert BOOT_ID in fails(node, on_open(BOOT_ID, "error=EMFILE:when=1"), *args, "a")
+    assert node.states() == {"a": "running"}
+    everything_is_right(node, "a")
