@@ -185,6 +185,8 @@ int folder_sweep(const char *parent, int (*end)(void *ctx, const char *path), vo
 /* make_hidden() - a new folder that we hold. Return: 0; 1: that name is taken; or a negative errno (no text) */
 static int make_hidden(struct folder_new *f, unsigned number)
 {
+    int r;
+
     free(f->path);
     f->path = hidden_path(f->parent, f->name, number);
     if (!f->path)
@@ -194,8 +196,11 @@ static int make_hidden(struct folder_new *f, unsigned number)
     f->fd = open_folder(f->path);
     if (f->fd >= 0 && flock(f->fd, LOCK_EX) == 0 && is_at(f->path, f->fd))
         return 0;
-    f->fd = fd_close(f->fd); /* taken for rubbish before it was locked */
-    return 1;
+    r = f->fd < 0 && f->fd != -ENOENT ? f->fd : 1; /* 1: taken for rubbish before it was locked */
+    f->fd = fd_close(f->fd);
+    if (r < 0)
+        (void)rmdir(f->path);
+    return r;
 }
 
 int folder_new_init(struct folder_new *f, const char *parent, const char *name)

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -166,6 +167,21 @@ static void what_dead_makers_left_is_swept_and_what_living_ones_make_is_not(void
     assert_int_equal(rmdir(path_of("living")), 0); /* and then top is empty: remove_top() */
 }
 
+static void who_has_no_descriptor_left_is_told_so_and_leaves_nothing(void **state)
+{
+    struct folder_new f;
+    struct rlimit few;
+    struct rlimit usual;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    few = usual;
+    few.rlim_cur = 0;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    assert_int_equal(folder_new_init(&f, top, "one"), -EMFILE);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0); /* and top is empty: remove_top() */
+}
+
 static void a_lock_is_waited_for_as_long_as_is_said(void **state)
 {
     uint64_t begin_ns;
@@ -212,6 +228,7 @@ int main(void)
         TEST(links_out_of_a_folder_are_not_followed_when_it_goes_away),
         TEST(a_name_is_given_once),
         TEST(what_dead_makers_left_is_swept_and_what_living_ones_make_is_not),
+        TEST(who_has_no_descriptor_left_is_told_so_and_leaves_nothing),
         TEST(a_lock_is_waited_for_as_long_as_is_said),
         TEST(names_are_listed_in_order_without_hidden_ones),
     };
