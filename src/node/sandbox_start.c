@@ -7,6 +7,7 @@
  * vmstate) and links to what it only reads.
  */
 
+#include <ctype.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -131,7 +132,9 @@ static int fill_folder(const struct sandbox_record *record, const struct templat
 static int create(struct sandbox **out, const char *store, struct sandbox_record *record,
                   const struct template *t, const char *from)
 {
+    _cleanup_(sandbox_closep) struct sandbox *s = NULL;
     struct folder_new folder = {.fd = -1};
+    struct err_kept e;
     char parent[PATH_MAX];
     int lock_fd = -1;
     int r = tree_path(parent, sizeof(parent), store, SANDBOXES_FOLDER);
@@ -154,11 +157,18 @@ static int create(struct sandbox **out, const char *store, struct sandbox_record
     folder_new_deinit(&folder);
     if (r < 0)
         return r;
-    *out = sandbox_new(store, record->name, lock_fd);
-    return *out ? sandbox_read(*out, record->name) : -ENOMEM;
+    s = sandbox_new(store, record->name, lock_fd);
+    r = s ? sandbox_read(s, record->name) : -ENOMEM;
+    if (r == 0) {
+        *out = TAKE(s);
+        return 0;
+    }
+    /* Nothing lives in it yet. Without memory for it it stays, for who looks at it next. */
+    e = err_keep(r);
+    return err_tell(&e, s ? folder_remove(parent, record->name, s->lock_fd) : 0);
 }
 
-/* invent_name() - TEMPLATE-1f3c, or with more digits after some tries */
+/* invent_name() - TEMPLATE-1f3c, or with more digits after some tries. A template's name may have what a sandbox's may not */
 static int invent_name(char **out, const char *of, unsigned tries)
 {
     unsigned digits = tries < NAME_TRIES / 2 ? 4 : 8;
@@ -168,7 +178,9 @@ static int invent_name(char **out, const char *of, unsigned tries)
 
     if (getrandom(&random, sizeof(random), 0) != sizeof(random))
         return err_origin_errno(-errno, "cannot invent a name");
-    (void)snprintf(stem, sizeof(stem), "%s", of);
+    while (*of != '\0' && !isalnum((unsigned char)*of))
+        of++;
+    (void)snprintf(stem, sizeof(stem), "%s", *of != '\0' ? of : "sandbox");
     for (char *c = stem; *c != '\0'; c++) {
         if (*c == '.')
             *c = '-';
@@ -297,11 +309,15 @@ int sandbox_run(struct sandbox **out, const char *store, const char *template_na
     _cleanup_(template_deinit) struct template t = {0};
     char *folder = template_folder(store, template_name);
     _cleanup_fd_ int held = -1;
-    int r = folder ? template_load(&t, store, template_name)
+    int r = folder ? store_check_name(template_name)
                    : err_origin(-ENOMEM, "no memory for the template %s", template_name);
 
     if (r == 0)
         r = folder_lock(folder, FOLDER_SHARED, TEMPLATE_LOCK_MS, &held);
+    if (r == -ENOENT)
+        r = err_origin(-ENOENT, "no template %s in the store %s", template_name, store);
+    if (r == 0) /* held before: another one may have come into its place */
+        r = template_load(&t, store, template_name);
     if (r == 0)
         r = sandbox_check_jail(wishes->jail, &t);
     if (r == 0)

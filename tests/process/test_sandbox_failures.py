@@ -3,6 +3,10 @@
 A call of a command line about sandboxes fails, or comes late: nobody forgets a VM that runs, and what is made is of one template.
 """
 
+import json
+import shutil
+import subprocess
+
 import pytest
 
 import sandboxlib
@@ -46,3 +50,34 @@ def test_who_cannot_tell_whether_the_machine_was_started_again_forgets_no_vm(nod
     assert BOOT_ID in fails(node, on_open(BOOT_ID, "error=EMFILE:when=1"), *args, "a")
     assert node.states() == {"a": "running"}
     everything_is_right(node, "a")
+
+
+def test_a_name_that_is_invented_is_a_name(node):
+    (node.store / "templates" / "small").rename(node.store / "templates" / "_-small")
+    name = node.ok("run", "_-small").strip()
+    assert node.states() == {name: "running"}
+    node.ok("kill", name)
+
+
+def test_a_sandbox_whose_record_cannot_be_read_when_it_was_made_leaves_nothing(node):
+    assert "sandbox.json" in fails(node, on_open(node.path("a", "sandbox.json"), "error=EMFILE"), "run", "small", "--name", "a")
+    assert not list((node.store / "sandboxes").iterdir())
+    node.nothing_runs()
+
+
+def test_a_template_that_is_replaced_while_a_sandbox_is_made_is_taken_whole(node):
+    templates = node.store / "templates"
+    shutil.copytree(templates / "small", templates / "other")
+    record = templates / "other" / "template.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"image": "0" * 64}))
+    log = node.folder / "calls"
+    command = ["strace", "-o", str(log), "-P", str(templates / "small"), "-e", "trace=openat", "-e",
+               "inject=openat:delay_enter=2000000:when=1"]
+    with subprocess.Popen([*command, *node.argv("run", "small", "--name", "a")], text=True, stdin=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                          env={**node.environment, "THAW_STORE": str(node.store)}) as process:
+        thawtest.wait_until(lambda: log.exists() and "openat" in log.read_text(), "the run to come to the template")
+        (templates / "small").rename(templates / "old")
+        (templates / "other").rename(templates / "small")
+        assert process.wait(thawtest.DEADLINE) == 1 and "000000" in process.stderr.read()
+    assert node.states() == {}
