@@ -81,3 +81,12 @@ def test_a_template_that_is_replaced_while_a_sandbox_is_made_is_taken_whole(node
         (templates / "other").rename(templates / "small")
         assert process.wait(thawtest.DEADLINE) == 1 and "000000" in process.stderr.read()
     assert node.states() == {}
+
+
+def test_one_whose_process_numbers_are_damaged_can_be_removed(node):
+    node.ok("run", "small", "--name", "a")
+    node.ok("kill", "a")
+    node.path("a", "vm", "pid").write_text("garbage\n")
+    assert "expected a process number" in node.fails("rm", "a")
+    node.ok("rm", "--force", "a")
+    assert node.states() == {}

@@ -33,11 +33,11 @@ static int remove_one(const char *store, const char *name, bool force)
     int r = sandbox_open(&s, store, name, force ? SANDBOX_AS_FOUND : SANDBOX_RECONCILED,
                          SANDBOX_LOCK_MS);
 
-    if (r == 0)
+    if (r == 0) {
         r = sandbox_remove(s, force);
-    else if (r == -EINVAL && force)
-        r = sandbox_remove_broken(store, name);
-    return r;
+        s = sandbox_close(s); /* with its lock */
+    }
+    return r == -EINVAL && force ? sandbox_remove_broken(store, name) : r;
 }
 
 int cli_rm(int argc, char **argv)
