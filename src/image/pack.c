@@ -76,10 +76,10 @@ static int put(struct store *s, struct store_file *pack, struct packed *packed,
         r = store_put_pack(pack, sha256, out->pack_bytes);
     if (r == 0)
         r = store_put_manifest(s, m, &held);
-    if (r == 0)
-        r = store_put_name(s, o->name, m->id, o->replace);
     memcpy(out->id, m->id, sizeof(out->id));
-    return r;
+    if (r == 0 && o->before_name)
+        r = o->before_name(o->before_name_ctx, out);
+    return r == 0 ? store_put_name(s, o->name, m->id, o->replace) : r;
 }
 
 static int pack_all(struct store *s, const struct page_source *src, struct page_kinds *kinds,

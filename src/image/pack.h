@@ -15,6 +15,8 @@
 #include "image/store.h"
 #include "image/workingset.h"
 
+struct pack_result;
+
 /** struct pack_options - how it is packed */
 struct pack_options {
     const struct image *parent;   /* (borrow) NULL: none */
@@ -25,6 +27,9 @@ struct pack_options {
     unsigned frame_pages; /* 1 to FRAME_PAGES_MAX */
     const char *name;
     bool replace; /* the name, if it is there */
+    /* NULL, or: called when the image is there, and no name leads to it yet. Return: 0, or a negative errno with a text: it gets none */
+    int (*before_name)(void *ctx, const struct pack_result *done);
+    void *before_name_ctx;
     struct image_job job;
 };
 

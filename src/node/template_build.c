@@ -9,8 +9,8 @@
  *     .NAME.PID.0/store/     a store with a first image, for the pagers of the restores
  *     .NAME.PID.0/record/    a VM that is restored
  *
- * In the end these three are removed, the image gets its name in the store, and the folder its own: a moment apart. If there is
- * an end between them, the record in the hidden folder says which image it was.
+ * In the end the record is written, the image gets its name in the store, and the folder its own, once these three are removed. If there
+ * is an end between the two, the record in the hidden folder says which image it was.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -112,6 +112,15 @@ int build_end_leftovers(void *store, const char *path)
 
 /* ---- the steps ------------------------------------------------------------------------------------------------ */
 
+/* sweep() - first of all: one of them may have the name that is wanted */
+static int sweep(struct build *b)
+{
+    char parent[PATH_MAX];
+    int r = tree_path(parent, sizeof(parent), b->store, TEMPLATES_FOLDER);
+
+    return r == 0 ? folder_sweep(parent, build_end_leftovers, b->store) : r;
+}
+
 /* make_places() - the store and the folder in which it all happens */
 static int make_places(struct build *b)
 {
@@ -127,8 +136,6 @@ static int make_places(struct build *b)
         r = tree_path(parent, sizeof(parent), b->store, TEMPLATES_FOLDER);
     if (r == 0)
         r = folder_make(b->store, TEMPLATES_FOLDER);
-    if (r == 0)
-        r = folder_sweep(parent, build_end_leftovers, b->store);
     if (r == 0)
         r = folder_new_init(&b->folder, parent, b->name);
     if (r == 0)
@@ -251,10 +258,11 @@ static int take_snapshot(struct build *b)
     return r;
 }
 
-/* pack() - the memory of the snapshot, into a store */
+/* pack() - the memory of the snapshot, into a store. @before_name: see struct pack_options; it gets @b */
 static int pack(struct build *b, const char *path, const char *name, const struct workingset *hot,
-                struct pack_result *done)
+                int (*before_name)(void *ctx, const struct pack_result *done))
 {
+    struct pack_result done = {0};
     _cleanup_(store_closep) struct store *store = NULL;
     struct pack_options options = pack_options_default();
     char memory[PATH_MAX];
@@ -262,57 +270,66 @@ static int pack(struct build *b, const char *path, const char *name, const struc
 
     options.name = name;
     options.hot = hot;
+    options.before_name = before_name;
+    options.before_name_ctx = b;
     options.job = b->watch->job;
     if (r == 0)
         r = store_open(&store, path, true);
     if (r == 0)
         r = store_hold(store);
-    return r == 0 ? pack_memory(store, memory, &options, done) : r;
+    return r == 0 ? pack_memory(store, memory, &options, &done) : r;
 }
 
 /* find_working_set() - by restores from an image of its own. @out: (give) */
 static int find_working_set(struct build *b, struct workingset **out)
 {
-    struct pack_result done = {0};
     char store[PATH_MAX];
     int r = build_step(b, "packing its memory");
 
     if (r == 0)
         r = build_path(b, BUILD_FOLDER_STORE, store);
     if (r == 0)
-        r = pack(b, store, BUILD_IMAGE, NULL, &done);
+        r = pack(b, store, BUILD_IMAGE, NULL, NULL);
     if (r == 0)
         r = build_record(b, out);
     return r == 0 ? tree_remove(store) : r;
 }
 
-/* forget_image() - its name; the first error is what is told */
+/* forget_image() - its name, if that leads to it; the first error is what is told */
 static void forget_image(const struct build *b)
 {
     _cleanup_(store_closep) struct store *store = NULL;
     const struct err_kept e = err_keep(-EIO);
+    uint8_t id[IMAGE_ID_BYTES];
+    char text[IMAGE_ID_TEXT];
 
-    if (store_open(&store, b->store, false) == 0)
+    if (b->t.image && store_open(&store, b->store, false) == 0 &&
+        store_find_name(store, b->name, id) == 0 &&
+        strcmp(image_id_text(id, text), b->t.image) == 0)
         (void)store_remove(store, b->name);
     (void)err_tell(&e, 0);
+}
+
+/* save() - the record, which says to whoever finds it what the image is whose name may be there */
+static int save(void *ctx, const struct pack_result *done)
+{
+    struct build *b = ctx;
+    char text[IMAGE_ID_TEXT];
+
+    b->t.image = strdup(image_id_text(done->id, text));
+    b->t.image_bytes = done->n_pages * IMAGE_PAGE;
+    b->t.has_working_set = done->n_hot > 0;
+    return b->t.image ? template_save(&b->t, b->folder.path)
+                      : err_origin_errno(-ENOMEM, "cannot name the template");
 }
 
 /* give_names() - to the image, then to the folder */
 static int give_names(struct build *b, const struct workingset *hot)
 {
-    struct pack_result done = {0};
-    char text[IMAGE_ID_TEXT];
     int r = build_step(b, "packing what it touched to the front");
 
     if (r == 0)
-        r = pack(b, b->store, b->name, hot, &done);
-    if (r < 0)
-        return r;
-    b->t.image = strdup(image_id_text(done.id, text));
-    b->t.image_bytes = done.n_pages * IMAGE_PAGE;
-    b->t.has_working_set = done.n_hot > 0;
-    r = b->t.image ? template_save(&b->t, b->folder.path)
-                   : err_origin_errno(-ENOMEM, "cannot name the template");
+        r = pack(b, b->store, b->name, hot, save);
     if (r == 0)
         r = tree_remove(b->boot);
     if (r == 0)
@@ -325,8 +342,10 @@ static int give_names(struct build *b, const struct workingset *hot)
 static int build(struct build *b)
 {
     struct workingset *hot = NULL;
-    int r = build_plan(b);
+    int r = sweep(b);
 
+    if (r == 0)
+        r = build_plan(b);
     if (r == 0)
         r = make_places(b);
     if (r == 0)

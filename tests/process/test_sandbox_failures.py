@@ -90,3 +90,19 @@ def test_one_whose_process_numbers_are_damaged_can_be_removed(node):
     assert "expected a process number" in node.fails("rm", "a")
     node.ok("rm", "--force", "a")
     assert node.states() == {}
+
+
+@pytest.mark.parametrize("what", ["signal=KILL", "error=EIO"])
+def test_a_build_that_ends_when_its_image_has_got_its_name_can_be_begun_again(lab, what):  # pylint: disable=unused-argument
+    thawtest.needs_strace()
+    with sandboxlib.empty_node() as node:
+        build = ["template", "build", "small", "--vmm", "firecracker", "--kernel", node.kernel, "--memory", 32,
+                 "--free-page-reporting", "off"]
+        # What is synced there is the name: it has its place already.
+        names = node.store / "names"
+        done = node.run(*build, before=["strace", "-o", "/dev/null", "-P", str(names), "-e", "trace=fsync", "-e",
+                                        f"inject=fsync:{what}:when=1"])
+        assert done.returncode in (1, -9, 137), done
+        assert not (node.store / "templates" / "small").exists()
+        node.ok(*build)
+        node.ok("template", "check", "small")
