@@ -97,4 +97,30 @@ MUTATIONS = (
       '#define KILL_LINE "\\x15"',
       '#define KILL_LINE ""',
       "unit:test_console::a_command_is_typed_so_that_its_echo_is_no_answer"),
+    ("takes a boot id that cannot be read for another one", "src/node/sandbox_record.c",
+      "        *out = strcmp(boot_id, record->boot_id) == 0;\n    return r;",
+      "        *out = strcmp(boot_id, record->boot_id) == 0;\n    return 0;",
+      "process:test_sandbox_failures::test_who_cannot_tell_whether_the_machine_was_started_again_forgets_no_vm"),
+    ("reads a template before it is held", "src/node/sandbox_start.c",
+      "store_check_name(template_name)\n"
+      "                   : err_origin(-ENOMEM, \"no memory for the template %s\", template_name);\n"
+      "\n"
+      "    if (r == 0)\n"
+      "        r = folder_lock(folder, FOLDER_SHARED, TEMPLATE_LOCK_MS, &held);\n"
+      "    if (r == -ENOENT)\n"
+      "        r = err_origin(-ENOENT, \"no template %s in the store %s\", template_name, store);\n"
+      "    if (r == 0) /* held before: another one may have come into its place */\n"
+      "        r = template_load(&t, store, template_name);",
+      "template_load(&t, store, template_name)\n"
+      "                   : err_origin(-ENOMEM, \"no memory for the template %s\", template_name);\n"
+      "\n"
+      "    if (r == 0)\n"
+      "        r = folder_lock(folder, FOLDER_SHARED, TEMPLATE_LOCK_MS, &held);\n"
+      "    if (r == -ENOENT)\n"
+      "        r = err_origin(-ENOENT, \"no template %s in the store %s\", template_name, store);",
+      "process:test_sandbox_failures::test_a_template_that_is_replaced_while_a_sandbox_is_made_is_taken_whole"),
+    ("gives an image its name before anything says whose it is", "src/image/pack.c",
+      "    if (r == 0 && o->before_name)",
+      "    if (r == 0)\n        r = store_put_name(s, o->name, m->id, true);\n    if (r == 0 && o->before_name)",
+      "process:test_sandbox_failures::test_a_build_that_ends_when_its_image_has_got_its_name_can_be_begun_again"),
 )
