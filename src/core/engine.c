@@ -280,7 +280,7 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
 
     assert(known);
     p = next_wanted(e, first, end);
-    if (p < end && !ev->fetched.ok)
+    if (p < end && !ev->fetched.ok && end - first == 1)
         return emit_stop(fx, STOP_SOURCE);
     /* A place in the table is free, and pages of this run may have been removed meanwhile: look at who waits. */
     retry_by(e, ev->time_ns);
@@ -299,8 +299,10 @@ static unsigned on_fetched(struct engine *e, const struct event *ev, struct effe
         return 0;
     /* Asked again, not copied blindly: the page cache may have lost the bytes meanwhile. */
     (void)emit_locate(e, p, write, fx);
-    fx->fetched = true;
     fx->unprotect = bitset_has(&e->block->waiting_wp, p);
+    if (!ev->fetched.ok) /* the page alone: it may be what is beside it that cannot be read */
+        return emit_alone(fx, fx);
+    fx->fetched = true;
     return 1;
 }
 
