@@ -42,8 +42,8 @@ enum stop_reason {
     STOP_SOURCE,   /* bytes cannot be had */
     STOP_NOMEM,    /* no memory for the guest's page, for longer than the limit */
     STOP_REFUSED,  /* the kernel refuses what must be done */
-    STOP_STRAY_FAULT,   /* a fault outside of every region: nobody knows what belongs there */
-    STOP_UNKNOWN_EVENT, /* a kind of message that we cannot honour (fork, remap, minor fault) */
+    STOP_STRAY_FAULT, /* a fault outside of every region: nobody knows what belongs there */
+    STOP_UNKNOWN_EVENT, /* what we cannot honour: a fork, remap or minor fault; a discard that was noticed too late */
 };
 
 /** enum effect_kind - what the engine wants done */

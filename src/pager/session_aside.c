@@ -8,7 +8,8 @@
  * come later, in the order in which it asked for them, and no event in between (see session_burst.c).
  *
  * What is in the ring was right when it was put there. A fault may have brought such a page since: then the kernel says EEXIST
- * for it, and the rest of the slice is installed all the same. A discard must not meet any of it: when one is read that does,
+ * for it, and the rest of the slice is installed all the same. If it does not, the page is gone in a way that nobody told of, and
+ * the VM is stopped. A discard must not meet any of it: when one is read that does,
  * what is not begun is taken out, and the walk through the plan goes back to where it stood (invariant I2). What was refused
  * because of another discard is put in again; with every other refusal the walk goes back, too, and the slice is left to the pager
  * thread, which knows about refusals (session_ahead.c).
@@ -19,6 +20,7 @@
  * The pager thread installs by itself with a limited rate, and where the source's bytes do not stay at their place.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -194,6 +196,28 @@ static bool was_found(const struct aside_op *op, pgno_t i)
     return (op->found >> i) & 1;
 }
 
+/*
+ * was_lost() - pages [first, end) were put in: had one of them been there before?
+ *
+ * Then a fault has brought it, and it was discarded in a way that no message tells of. It should read as zero now, and has
+ * the snapshot's bytes again.
+ */
+static bool was_lost(struct session *s, pgno_t first, pgno_t end)
+{
+    uint64_t was[N_PAGE_STATES];
+    char why[128];
+
+    pagetab_count(&s->p.block->pages, first, end, was);
+    if (was[PAGE_ABSENT] == end - first)
+        return false;
+    (void)snprintf(why, sizeof(why),
+                   "one of the pages %ju to %ju was discarded without a message, and has its old "
+                   "bytes again",
+                   (uintmax_t)first, (uintmax_t)end - 1);
+    session_stop_because(s, STOP_UNKNOWN_EVENT, why);
+    return true;
+}
+
 /* report_all() - what became of an install, part by part. Return: was all of it dealt with? */
 static bool report_all(struct session *s, const struct effect *fx, const struct aside_op *op)
 {
@@ -205,6 +229,8 @@ static bool report_all(struct session *s, const struct effect *fx, const struct 
 
         for (end = i + 1; !found && end < n && !was_found(op, end);)
             end++;
+        if (!found && was_lost(s, fx->first + i, fx->first + end))
+            return true;
         report(s, fx, fx->first + i, fx->first + end, found ? OUTCOME_EXISTS : OUTCOME_DONE);
     }
     if (fx->first + n == fx->end)

@@ -24,6 +24,7 @@
  *     hog CPU               a thread that always wants CPU, to the end of this process
  *     protect FIRST N       make N pages read-only (mprotect), which splits the mapping
  *     unregister FIRST N    take N pages away from the userfaultfd
+ *     punch PAGE            discard a page in a way that no message tells of: while it is not registered
  *     flags                 "flags N": the userfaultfd's file status flags
  *     blocking              take O_NONBLOCK off the userfaultfd, which the pager shares
  *     unmap PAGE            munmap(2) of one page, which another mapping then takes the place of
@@ -273,6 +274,17 @@ static int command_unregister(char *save)
     return ioctl(uffd, UFFDIO_UNREGISTER, &range) < 0 ? -errno : 0;
 }
 
+static int command_punch(char *save)
+{
+    uint8_t *at = memory + number(&save, 0) * page_bytes;
+    struct uffdio_range range = {.start = (uintptr_t)at, .len = page_bytes};
+
+    if (ioctl(uffd, UFFDIO_UNREGISTER, &range) < 0 || madvise(at, page_bytes, MADV_DONTNEED) < 0)
+        return -errno;
+    peer_uffd_register(uffd, at, page_bytes);
+    return 0;
+}
+
 static int command_flags(bool block)
 {
     int flags = fcntl(uffd, F_GETFL);
@@ -339,6 +351,8 @@ static int command_memory(const char *verb, char *save)
         return command_protect(save);
     if (!strcmp(verb, "unregister"))
         return command_unregister(save);
+    if (!strcmp(verb, "punch"))
+        return command_punch(save);
     if (!strcmp(verb, "flags") || !strcmp(verb, "blocking"))
         return command_flags(!strcmp(verb, "blocking"));
     return -ENOSYS;

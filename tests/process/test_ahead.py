@@ -111,6 +111,38 @@ def test_a_fault_does_not_wait_for_the_plan(lab, memory):
     finish(pager, peer)
 
 
+def test_a_page_that_was_discarded_unheard_and_given_its_old_bytes_stops_the_vm(lab):
+    """A page comes by a fault while the second thread has it before it, and is gone again before that comes to it."""
+    thawtest.needs_strace()
+    if os.environ.get("THAW_SANITIZER"):
+        pytest.skip("a sanitizer has its own use for ptrace")
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one processor only")
+    memory = lab.memory("16M", seed=3, dense=True)
+    socket, stats_file = lab.socket(), lab.dir / "stats"
+    pager = thawtest.Pager(lab, "traced", [
+        "strace", "-D", "-f", "-qq", "-o", lab.dir / "strace", "-e", "trace=ioctl", "-e", "inject=ioctl:delay_enter=30000",
+        thawtest.program("THAW"), "serve", "--socket", socket, *memory.serve_args(), "--fill", "--fault-around", "0",
+        "--state", lab.state_dir, "--stats", stats_file], socket, stats_file)
+    lab.processes.append(pager)
+    pager.wait_listening()
+    peer = thawtest.Peer(lab, 4096)
+    peer.connect(pager)
+    assert peer.send(json.dumps([peer.region()]).encode(), "uffd") == 0
+    pager.wait_line("serving")
+    for page in range(40, 1000, 8):  # not all of them meet the ring; those that do not are zero from then on
+        if pager.child.poll() is not None:
+            break
+        try:
+            peer.word(page)
+            assert peer.tell(f"punch {page}") == 0
+        except (AssertionError, BrokenPipeError):
+            break  # it was stopped
+    pager.expect_exit(1)
+    assert "discarded without a message" in pager.err
+    assert pager.stats()["end"] == "unknown-event"
+
+
 def test_the_rate_is_kept(lab):
     memory = lab.memory("8M", seed=11, dense=True)
     began = time.monotonic()
