@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 
-import thawtest  # noqa: E402  (found through the path above)
+import sandboxlib  # noqa: E402  (found through the path above)
+import thawtest  # noqa: E402
 
 TEST_SECONDS = 100  # for one test, all included
 
@@ -64,3 +65,17 @@ def huge():
     """The host has 2 MiB pages enough for the tests of one file."""
     with thawtest.hugepages(80):
         yield
+
+
+@pytest.fixture(scope="module")
+def template():
+    """Of the tests of sandboxes: sandboxlib.small_template(), in memory."""
+    with sandboxlib.small_template_in_memory() as one:
+        yield one
+
+
+@pytest.fixture
+def node(lab, template):  # pylint: disable=unused-argument
+    """A store of one's own with the template; all that was started in it is killed."""
+    with sandboxlib.node_of(template) as one:
+        yield one

@@ -13,25 +13,10 @@ import time
 
 import pytest
 
-import sandboxlib
 import thawtest
 from sandboxlib import everything_is_right, kill
 
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def template():
-    """sandboxlib.small_template(), in memory."""
-    with sandboxlib.small_template_in_memory() as one:
-        yield one
-
-
-@pytest.fixture
-def node(lab, template):  # pylint: disable=unused-argument
-    """A store of one's own with the template; all that was started in it is killed."""
-    with sandboxlib.node_of(template) as one:
-        yield one
 
 
 def is_alive(pid):

@@ -24,13 +24,6 @@ def template():
         yield one
 
 
-@pytest.fixture
-def node(lab, template):  # pylint: disable=unused-argument
-    """A store of one's own with the template; all that was started in it is killed."""
-    with sandboxlib.node_of(template) as one:
-        yield one
-
-
 def on_open(path, what):
     """strace, so that this happens when thaw opens a file."""
     return ["strace", "-o", "/dev/null", "-P", str(path), "-e", "trace=openat", "-e", f"inject=openat:{what}"]

@@ -9,28 +9,12 @@ import json
 import os
 import signal
 
-import pytest
-
 import image_reader
 import sandboxlib
 import thawtest
 from sandboxlib import everything_is_right
 
 PATTERN = [page for page in range(1024, 2048) if page % 8 != 5]  # what `check` reads of the template's memory
-
-
-@pytest.fixture(scope="module")
-def template():
-    """sandboxlib.small_template(), in memory."""
-    with sandboxlib.small_template_in_memory() as one:
-        yield one
-
-
-@pytest.fixture
-def node(lab, template):  # pylint: disable=unused-argument
-    """A store of one's own with the template; all that was started in it is killed."""
-    with sandboxlib.node_of(template) as one:
-        yield one
 
 
 def working_set(node, image):
