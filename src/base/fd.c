@@ -7,10 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
+
+#define LOCK_NAP_NS (5 * NS_PER_MS)
 
 /* #syscalls:all close */
 int fd_close(int fd)
@@ -21,6 +25,17 @@ int fd_close(int fd)
         (void)close(fd);
     errno = saved;
     return -1;
+}
+
+/* #syscalls:start flock clock_nanosleep */
+int fd_lock(int fd, int how, uint64_t deadline_ns)
+{
+    while (flock(fd, how | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK || clock_now_ns() >= deadline_ns)
+            return -errno;
+        clock_sleep_ns(LOCK_NAP_NS);
+    }
+    return 0;
 }
 
 /* #syscalls write */

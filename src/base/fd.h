@@ -16,6 +16,15 @@ static inline void fd_closep(int *fd)
 
 #define _cleanup_fd_ _cleanup_(fd_closep)
 
+/**
+ * fd_lock() - flock(2), waiting for whoever has the lock
+ * @how:         LOCK_SH or LOCK_EX
+ * @deadline_ns: of clock_now_ns(); it is tried once in any case
+ *
+ * Return: 0; -EWOULDBLOCK: somebody still has it; another negative errno (no text)
+ */
+int fd_lock(int fd, int how, uint64_t deadline_ns);
+
 /** fd_write_all() - write all of @buf; retries short writes and EINTR. Return: 0 or a negative errno (no text) */
 int fd_write_all(int fd, const void *buf, size_t len);
 

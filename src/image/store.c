@@ -33,7 +33,6 @@
 #define ID_DIGITS          ((size_t)IMAGE_ID_TEXT - 1)
 #define MANIFEST_BYTES_MAX (64 * GIB)
 #define LOCK_WAIT_NS       (5 * NS_PER_S) /* for who removes it, or decides not to */
-#define LOCK_NAP_NS        (2 * NS_PER_MS)
 
 static const char *const folder_names[N_STORE_FOLDERS] = {
     [STORE_NAMES] = "names",
@@ -366,19 +365,16 @@ static int parse_file(struct manifest **out, int fd, const char *path)
     return r;
 }
 
-/* #syscalls:start clock_nanosleep nanosleep */
 /* open_locked() - a manifest that is there, and its shared lock. Return: the fd (give) or a negative errno with a text */
 static int open_locked(struct store *s, const char *id, const char *path)
 {
     _cleanup_fd_ int fd =
         openat(s->folders[STORE_MANIFESTS], id, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    const uint64_t until_ns = clock_now_ns() + LOCK_WAIT_NS;
     int r;
 
     if (fd < 0)
         return err_origin_errno(-errno, "cannot open %s", path);
-    while ((r = store_flock(fd, LOCK_SH | LOCK_NB)) == -EWOULDBLOCK && clock_now_ns() < until_ns)
-        clock_sleep_ns(LOCK_NAP_NS);
+    r = fd_lock(fd, LOCK_SH, clock_now_ns() + LOCK_WAIT_NS);
     if (r == -EWOULDBLOCK)
         return err_origin(-EBUSY, "the image %s is being removed", path);
     if (r < 0)

@@ -18,8 +18,7 @@
 #include "node/tree.h"
 
 #define TRIES_MAX 100u /* of hidden names */
-#define NAP_NS    (5 * NS_PER_MS)
-#define OPEN_FDS  16 /* while a tree is walked */
+#define OPEN_FDS  16   /* while a tree is walked */
 
 static int open_folder(const char *path)
 {
@@ -74,16 +73,15 @@ int folder_lock(const char *path, enum folder_lock how, unsigned timeout_ms, int
 {
     uint64_t until_ns = clock_now_ns() + timeout_ms * NS_PER_MS;
     _cleanup_fd_ int opened = open_folder(path);
+    int r;
 
     if (opened < 0)
         return err_origin_errno(opened, "cannot open the folder %s", path);
-    while (flock(opened, (how == FOLDER_ALONE ? LOCK_EX : LOCK_SH) | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK)
-            return err_origin_errno(-errno, "cannot lock the folder %s", path);
-        if (clock_now_ns() >= until_ns)
-            return err_origin(-EBUSY, "somebody else works with %s", path);
-        clock_sleep_ns(NAP_NS);
-    }
+    r = fd_lock(opened, how == FOLDER_ALONE ? LOCK_EX : LOCK_SH, until_ns);
+    if (r == -EWOULDBLOCK)
+        return err_origin(-EBUSY, "somebody else works with %s", path);
+    if (r < 0)
+        return err_origin_errno(r, "cannot lock the folder %s", path);
     if (!is_at(path, opened))
         return err_origin(-ENOENT, "%s was removed meanwhile", path);
     *fd = TAKE_FD(opened);

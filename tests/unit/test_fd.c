@@ -9,9 +9,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/fd.h"
 
@@ -157,6 +159,24 @@ static void a_write_that_fails_says_why(void **state)
     assert_int_equal(fd_write_all(fd, "", 0), 0);
     fd = fd_close(fd);
     assert_int_equal(fd_write_all(-1, "x", 1), -EBADF);
+}
+
+static void a_lock_is_waited_for_until_the_deadline(void **state)
+{
+    int one = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int other = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    uint64_t until_ns;
+
+    (void)state;
+    assert_true(one >= 0 && other >= 0);
+    assert_int_equal(fd_lock(one, LOCK_EX, 0), 0);
+    until_ns = clock_now_ns() + 20 * NS_PER_MS;
+    assert_int_equal(fd_lock(other, LOCK_SH, until_ns), -EWOULDBLOCK);
+    assert_true(clock_now_ns() >= until_ns);
+    one = fd_close(one);
+    assert_int_equal(fd_lock(other, LOCK_SH, 0), 0);
+    other = fd_close(other);
+    assert_int_equal(fd_lock(-1, LOCK_SH, UINT64_MAX), -EBADF);
 }
 
 static void a_file_is_created_and_replaced_whole(void **state)
@@ -356,6 +376,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closing_keeps_errno_and_gives_minus_one),
         cmocka_unit_test(all_is_written_through_a_narrow_pipe),
+        cmocka_unit_test(a_lock_is_waited_for_until_the_deadline),
         cmocka_unit_test(a_write_that_fails_says_why),
         cmocka_unit_test_setup_teardown(a_file_is_created_and_replaced_whole, make_folder,
                                         remove_folder),

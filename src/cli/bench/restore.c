@@ -439,6 +439,15 @@ static int write_json(const struct restore_bench *b, const struct template *t)
 
 /* ---- the whole ------------------------------------------------------------------------------------------------ */
 
+/* check_file() - can the VMM restore it by itself, from a memory file? Return: 0 or a negative errno with a text */
+static int check_file(const struct template *t)
+{
+    struct vmm_spec spec = template_spec(t);
+
+    spec.memory_from_file = true;
+    return vmm_driver_check(vmm_driver_find(template_vmm_words[t->vmm]), &spec, t->vmm_version);
+}
+
 /* check_here() - can the template be resumed on this host? @files: as the VMM does it, too */
 static int check_here(const struct template *t, const char *store, bool files)
 {
@@ -451,12 +460,10 @@ static int check_here(const struct template *t, const char *store, bool files)
     if (r == 0 && !t->has_shell)
         r = err_origin(-ENOTSUP, "template %s has no shell at its console that could answer",
                        t->name);
-    if (r == 0 && files && t->vmm == THAW_VMM_QEMU && t->free_page_reporting.on)
-        r = err_origin(
-            -ENOTSUP,
-            "template %s has free page reporting, and QEMU cannot restore such a one from "
-            "a file: expected --no-file, or a template without it",
-            t->name);
+    if (r == 0 && files && check_file(t) < 0)
+        r = err_origin(-ENOTSUP,
+                       "template %s cannot be restored from a file (--no-file leaves that out): %s",
+                       t->name, err_text());
     return r;
 }
 

@@ -25,7 +25,6 @@
 
 #define VERB       "exec"
 #define TIMEOUT_MS 60000u
-#define NAP_NS     (10 * NS_PER_MS)
 
 static const char help[] =
     "usage: thaw exec NAME [--timeout SECONDS] -- COMMAND...\n"
@@ -77,14 +76,10 @@ static int lock_console(const char *store, const char *name, uint64_t deadline_n
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return err_origin_errno(-errno, "cannot open %s", path);
-    while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        if (errno != EWOULDBLOCK)
-            return err_origin_errno(-errno, "cannot lock %s", path);
-        if (clock_now_ns() >= deadline_ns)
-            return err_origin(-EBUSY, "somebody else is at the console of the sandbox %s", name);
-        clock_sleep_ns(NAP_NS);
-    }
-    return TAKE_FD(fd);
+    r = fd_lock(fd, LOCK_EX, deadline_ns);
+    if (r == -EWOULDBLOCK)
+        return err_origin(-EBUSY, "somebody else is at the console of the sandbox %s", name);
+    return r < 0 ? err_origin_errno(r, "cannot lock %s", path) : TAKE_FD(fd);
 }
 
 static int print(void *ctx, const char *bytes, size_t len)

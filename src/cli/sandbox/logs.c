@@ -44,7 +44,6 @@ struct wish {
 static int take(void *ctx, int option, const char *value)
 {
     struct wish *w = ctx;
-
     const char *file = option == 'v' ? VMM_FILE_LOG : INSTANCE_FILE_PAGER_LOG;
 
     (void)value;
