@@ -8,6 +8,7 @@ is not either. What came before in the same read and was not answered yet is dro
 request with them has no body, and its chunks are a broken request.
 """
 
+import contextlib
 import selectors
 import socket
 
@@ -198,7 +199,7 @@ class Server:
     def _accept(self):
         sock, _ = self.socket.accept()
         if self.connections >= MAX_CONNECTIONS:
-            with sock:
+            with sock, contextlib.suppress(OSError):  # the client may have gone
                 sock.sendall(FULL)
             return
         self.connections += 1

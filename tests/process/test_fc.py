@@ -10,6 +10,7 @@ and every field at least once, and a test counts.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -340,6 +341,9 @@ def test_connections_that_are_all_taken_are_waited_for(lab):
         """Whoever is slow runs out of time in another step than that of being sent away."""
         return "too many connections" in send(vmm, "GET", "/", None, "--timeout", "1", status=1)[1].lower()
 
+    vmm.signal(signal.SIGSTOP)
+    vmm.client().close()  # gone before it can be sent away
+    vmm.signal(signal.SIGCONT)
     thawtest.wait_until(refused, "a refusal for the number of connections")
     others.pop().close()
     assert json.loads(send(vmm, "GET", "/")[0])["state"] == "Not started"
